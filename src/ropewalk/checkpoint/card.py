@@ -1,0 +1,44 @@
+"""The model card of an extended or tuned checkpoint."""
+
+import json
+
+from ropewalk.rope.spec import RopeSpec
+
+CARD = "README.md"
+
+_METHOD_NAMES = {
+    "pi": "Position Interpolation (arXiv 2306.15595)",
+    "ntk": "NTK-aware scaling (theta raised)",
+    "yarn": "YaRN (arXiv 2309.00071)",
+    "none": "no rescaling: only the declared window grew",
+}
+
+
+def card(base: str, method: str, before: RopeSpec, after: RopeSpec, tuning: str | None = None) -> str:
+    """Markdown with the hub's metadata on top. `tuning` says in a sentence how it was tuned; None if it was not."""
+    state = tuning or (
+        "**Not tuned yet**: the weights are the base model's. Expect worse text at every length until it is tuned."
+    )
+    return f"""---
+base_model: {json.dumps(base)}
+library_name: transformers
+pipeline_tag: text-generation
+tags: [ropewalk, long-context]
+---
+
+# {base}, window {before.window.original} → {after.window.target}
+
+The context window of `{base}` was lengthened from {before.window.original} to {after.window.target} tokens with
+{_METHOD_NAMES.get(method, method)}. No weight was added and the architecture is the base model's, so any runtime that
+reads its `config.json` loads it.
+
+{state}
+
+| | rotation |
+|---|---|
+| base | {before.in_words()} |
+| here | {after.in_words()} |
+
+`config.json` says the rotation twice, for transformers 5 (`rope_parameters`) and for everything older
+(`rope_theta`, `rope_scaling`); the two agree. How this folder was made is in `run.json`.
+"""

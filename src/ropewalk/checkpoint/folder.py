@@ -1,0 +1,224 @@
+"""One model folder on disk, or one hub id. Weights are linked or copied, never loaded here and never written to."""
+
+import errno
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ropewalk.checkpoint.rope_config import read_ropes
+from ropewalk.errors import CheckpointError
+from ropewalk.rope.spec import RopeSpec
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+OTHER_FILES = ("generation_config.json", "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "USE_POLICY.md")
+MAX_HEADER = 100 * 1024 * 1024  # bytes; safetensors' own limit
+PILOT = "pilot"
+
+_LENGTH_KEYS = {"tokenizer_config.json": "model_max_length", "generation_config.json": "max_length"}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth", "model.pt")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model folder whose config was read and whose weight files are all there."""
+
+    folder: Path
+    name: str
+    config: dict[str, Any]
+
+    @cached_property
+    def ropes(self) -> dict[str, RopeSpec]:
+        return read_ropes(self.config, str(self.folder / "config.json"))
+
+    @property
+    def rope(self) -> RopeSpec:
+        """The rotation of the layers that attend to the whole window."""
+        return self.ropes["full_attention"]
+
+    @cached_property
+    def weight_files(self) -> tuple[str, ...]:
+        """Names of the safetensors files, in order; every one is in the folder. Raises CheckpointError otherwise."""
+        return _weight_files(self.folder)
+
+    @cached_property
+    def parameters(self) -> int:
+        """Count of stored numbers, from the tensor headers alone."""
+        return sum(_stored_numbers(self.folder / name) for name in self.weight_files)
+
+    @property
+    def tokenizer_files(self) -> tuple[str, ...]:
+        return tuple(name for name in TOKENIZER_FILES if (self.folder / name).is_file())
+
+
+def open_checkpoint(model: str | Path) -> Checkpoint:
+    """The checkpoint in a folder, or of a hub id (`org/name`, fetched or found in the hub cache), or the pilot.
+
+    Raises CheckpointError when there is no such model, or its config or weights are missing or broken.
+    """
+    folder, name = _resolved(model)
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{folder} is not a model folder: config.json is missing.\n"
+            "  Expected a folder as transformers saves it: config.json, *.safetensors, tokenizer files."
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.\n  Fetch the checkpoint again.") from None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} holds {type(config).__name__}, not an object.\n  Fetch the checkpoint again.")
+    checkpoint = Checkpoint(folder, name, config)
+    checkpoint.ropes  # noqa: B018  a model that cannot be extended is refused here, before any work
+    checkpoint.parameters  # noqa: B018  and one whose weights are not whole
+    return checkpoint
+
+
+def pilot_folder() -> Path:
+    """The checkpoint that ships with the package."""
+    return Path(__file__).resolve().parents[1] / "pilot" / "checkpoint"
+
+
+def link_or_copy(source: Path, destination: Path) -> None:
+    """A second name for the file itself, behind any symlinks; a copy where the file system cannot link."""
+    resolved = source.resolve()
+    try:
+        os.link(resolved, destination)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES):
+            raise
+        shutil.copyfile(resolved, destination)
+
+
+def copy_companions(checkpoint: Checkpoint, folder: Path, window: int) -> None:
+    """What lies beside config and weights, for a model with this window.
+
+    Files are copied byte for byte, but for a `model_max_length` of the tokenizer and a `max_length` of generation that
+    lie below the window: they would cut texts there without a word.
+    """
+    for name in (*checkpoint.tokenizer_files, *OTHER_FILES):
+        source = checkpoint.folder / name
+        if not source.is_file():
+            continue
+        shutil.copyfile(source, folder / name)
+        if name in _LENGTH_KEYS:
+            pattern = re.compile(rf'("{_LENGTH_KEYS[name]}"\s*:\s*)(\d+)(?=\s*[,}}])')
+            text = source.read_text(encoding="utf-8")
+            raised = pattern.sub(lambda m: m[1] + str(max(int(m[2]), window)), text)
+            (folder / name).write_text(raised, encoding="utf-8")
+
+
+def _resolved(model: str | Path) -> tuple[Path, str]:
+    text = str(model)
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path, path.resolve().name
+    if path.exists():
+        raise CheckpointError(f"{path} is a file.\n  MODEL is a folder with config.json in it, or a hub id (org/name).")
+    if text == PILOT:
+        return pilot_folder(), PILOT
+    if isinstance(model, str) and _HUB_ID.fullmatch(text):
+        return _from_hub(text), text
+    raise CheckpointError(
+        f"no such model: {text}.\n"
+        "  MODEL is a folder with config.json in it, a hub id (org/name), or 'pilot'.\n"
+        "  Check the path."
+    )
+
+
+def _from_hub(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=["*.safetensors", INDEX, *TOKENIZER_FILES, *OTHER_FILES,
+                                                              "config.json"]))  # fmt: skip
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"no such model: {hub_id} is no folder here, and the hub did not give it ({reason})\n"
+            "  MODEL is a folder with config.json in it, or a hub id (org/name).\n"
+            "  Check the name and the network; with HF_HUB_OFFLINE=1 only models already in the hub cache are found."
+        ) from None
+
+
+def _weight_files(folder: Path) -> tuple[str, ...]:
+    if (folder / INDEX).is_file():
+        return _indexed(folder)
+    if (folder / WEIGHTS).is_file():
+        return (WEIGHTS,)
+    pickles = [name for name in _PICKLES if (folder / name).exists()]
+    if pickles:
+        raise CheckpointError(
+            f"{folder} holds its weights as {pickles[0]}, a pickle, which can run code when opened.\n"
+            "  Ropewalk reads safetensors only.\n"
+            "  Convert it where you trust it: load it with transformers and call save_pretrained."
+        )
+    raise CheckpointError(
+        f"{folder} holds no weights: neither {WEIGHTS} nor {INDEX} is there.\n  Fetch the checkpoint again."
+    )
+
+
+def _indexed(folder: Path) -> tuple[str, ...]:
+    path = folder / INDEX
+    try:
+        names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not an index of weights: {error!r}.\n  Fetch it again.") from None
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise CheckpointError(f"{path} names {name!r}, which is not a safetensors file in the same folder.")
+    absent = [name for name in names if not (folder / name).is_file()]
+    if absent or not names:
+        raise CheckpointError(
+            f"{path} names {len(names)} files of weights, and {len(absent)} are missing: {', '.join(absent[:3])}.\n"
+            "  Fetch the checkpoint again."
+        )
+    return tuple(names)
+
+
+def _stored_numbers(path: Path) -> int:
+    """Numbers in a safetensors file, its header checked against its size."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(MAX_HEADER, size - 8):
+                raise ValueError(f"a header of {length} bytes in a file of {size}")
+            header = json.loads(file.read(length))
+        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
+        end = max((tensor["data_offsets"][1] for tensor in tensors), default=0)
+        if 8 + length + end != size:
+            raise ValueError(f"{size} bytes where its header promises {8 + length + end}")
+        return sum(_product(tensor["shape"]) for tensor in tensors)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file: {error}.\n"
+            "  A download that broke off, or a pointer in place of the file, looks like this.\n"
+            "  Fetch it again."
+        ) from None
+
+
+def _product(shape: list[int]) -> int:
+    count = 1
+    for side in shape:
+        count *= side
+    return count

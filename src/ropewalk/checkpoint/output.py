@@ -1,0 +1,120 @@
+"""Output folders: whole or not at all, and never over something that is there."""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ropewalk.errors import OutputError
+from ropewalk.record import FILE, Run, read_run
+
+
+def require_new(out: Path, *, resume: bool = False) -> None:
+    """Raises OutputError when `out` exists; says whether it is finished and how to go on."""
+    if not out.exists() and not out.is_symlink():
+        return
+    status = folder_status(out)
+    if status in (None, "empty"):
+        if status == "empty":
+            return
+        raise OutputError(
+            f"{out} exists and was not made by ropewalk.\n  Every output is a new folder.\n  Give another --out."
+        )
+    if resume:
+        return
+    if status == "done":
+        raise OutputError(
+            f"{out} is there already, and finished.\n"
+            "  Every output is a new folder.\n"
+            "  Give another --out, or remove it to start over."
+        )
+    raise OutputError(
+        f"{out} is there already, unfinished (status {status}).\n"
+        "  Every output is a new folder.\n"
+        "  Go on with --resume, or remove it to start over."
+    )
+
+
+def finished_run(out: Path, given: dict[str, Any], *, resume: bool) -> Run | None:
+    """The record in `out` if its work is done and it is to be resumed; None if there is work to do.
+
+    Raises OutputError when `out` may not be used: it is there without `resume`, or was made with other arguments.
+    """
+    require_new(out, resume=resume)
+    if folder_status(out) in (None, "empty"):
+        return None
+    earlier = read_run(out)
+    if earlier.given != given:
+        changed = sorted(k for k in earlier.given.keys() | given.keys() if earlier.given.get(k) != given.get(k))
+        was = ", ".join(f"{key} {earlier.given.get(key)!r}, now {given.get(key)!r}" for key in changed)
+        raise OutputError(
+            f"{out} was begun with other arguments: {was}.\n"
+            "  --resume goes on with the same work.\n"
+            "  Give the same arguments, or another --out."
+        )
+    return earlier if earlier.status == "done" else None
+
+
+def folder_status(out: Path) -> str | None:
+    """'empty', the status in the folder's record, or None when it is something else."""
+    if not out.is_dir():
+        return None
+    if not any(out.iterdir()):
+        return "empty"
+    try:
+        status = json.loads((out / FILE).read_text(encoding="utf-8"))["status"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(status)
+
+
+def make_folder(out: Path) -> None:
+    """`out` and its parents. Raises OutputError when that cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {out}: {error.strerror}.\n  Give another --out.") from error
+
+
+@contextlib.contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill beside `out`; renamed to `out` when the block ends well, removed when it does not.
+
+    Raises OutputError when the disk is full or the place cannot be written.
+    """
+    make_folder(out.parent)
+    try:
+        beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    except OSError as error:
+        raise OutputError(f"cannot write in {out.parent}: {error.strerror}.\n  Give another --out.") from error
+    try:
+        yield beside
+        os.chmod(beside, 0o755)
+        _sync(beside)
+        if out.is_dir():
+            out.rmdir()  # empty: require_new let it pass
+        os.rename(beside, out)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {out}: {error.strerror or error}.\n"
+            "  Nothing was left behind.\n"
+            "  Free some space or give another --out."
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Asks the disk to hold every file, so that a power cut after the rename finds them whole."""
+    for path in (*folder.rglob("*"), folder):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            continue
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

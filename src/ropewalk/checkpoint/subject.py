@@ -1,0 +1,32 @@
+"""What a model folder is, told by the record in it: base or extended, by which method, tuned or not."""
+
+from typing import Any
+
+from ropewalk.checkpoint.folder import Checkpoint
+from ropewalk.errors import RecordError
+from ropewalk.record import read_run
+
+
+def subject_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Name, method, windows and tuning of a checkpoint, for the records of what is done with it.
+
+    The name is that of the base model, handed on from record to record. A folder that ropewalk did not make is a base.
+    """
+    rope = checkpoint.rope
+    subject = {
+        "name": checkpoint.name,
+        "method": None,
+        "original": rope.window.original,
+        "target": None,
+        "tuned": False,
+        "tuning_steps": None,
+        "tuning_tokens": None,
+        "learning_rate": None,
+    }
+    try:
+        earlier = read_run(checkpoint.folder)
+    except RecordError:
+        earlier = None
+    if earlier is not None and earlier.command in ("extend", "tune"):
+        subject |= earlier.resolved.get("subject", {})
+    return subject | {"window": rope.window.target, "model": str(checkpoint.folder)}

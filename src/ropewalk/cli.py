@@ -1,0 +1,300 @@
+"""The command line: one function a verb, each a thin layer over the function of the same name in Python."""
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ropewalk.errors import DataError, RopeError, RopewalkError
+from ropewalk.progress import TerminalProgress
+from ropewalk.rope.methods import METHODS
+
+INTERRUPTED = 130  # the shell's code for Ctrl-C
+MISTAKE = 2
+
+app = typer.Typer(
+    name="ropewalk",
+    help=(
+        "Lengthen the context window of a RoPE checkpoint, tune it briefly, and prove that it worked.\n\n"
+        "MODEL is a folder as transformers saves it, a hub id (org/name), or 'pilot', the small model that ships with "
+        "this package. N is a number of tokens: 8192 or 8k. Every --out is a new folder; an unfinished one goes on with "
+        "--resume. Texts are .txt or .jsonl files or folders of them, or 'pilot' for the built-in ones.\n\n"
+        "Begin with: ropewalk run --to 1024 --out first"
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console(stderr=True)
+
+
+Model = Annotated[str, typer.Argument(help="Folder, hub id (org/name) or 'pilot'.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", help="New folder.", show_default=False)]
+To = Annotated[str, typer.Option("--to", help="Target window in tokens: 8192 or 8k.", show_default=False)]
+OneMethod = Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")]
+Data = Annotated[
+    list[str] | None,
+    typer.Option("--data", help="Texts: one or more files or folders; 'pilot' (the default) for the built-in ones."),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Same seed, same numbers.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option("--dtype", help="float32, bfloat16, float16 or float64. Default: bfloat16 on a GPU, else float32."),
+]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 ... Default: a GPU if there is one.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the record as JSON on standard output.")]
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """Registers a verb; our errors are printed without a traceback and end with code 2, Ctrl-C with 130."""
+
+    @functools.wraps(function)
+    def guarded(*arguments: Any, **options: Any) -> None:
+        try:
+            function(*arguments, **options)
+        except RopewalkError as error:
+            console.print(
+                f"{type(error).__name__}: {error}", style="red", highlight=False, markup=False, soft_wrap=True
+            )
+            raise typer.Exit(MISTAKE) from None
+        except KeyboardInterrupt as stopped:
+            what = str(stopped) or "stopped"
+            console.print(f"{what}; go on with --resume", highlight=False, markup=False, soft_wrap=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+    return app.command(name=function.__name__.rstrip("_"))(guarded)
+
+
+@verb
+def inspect(
+    model: Model,
+    method: Annotated[str | None, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Show what a target of N tokens would make of it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a checkpoint's window and rotation are; with --to, what a method would make of them."""
+    from ropewalk.inspection import inspect as inspected
+    from ropewalk.tables import inspection_lines
+
+    if method is not None and to is None:
+        raise RopeError("--method has no effect without --to.\n  Give the target window too, such as --to 8k.")
+    answer = inspected(model, method=method, to=None if to is None else tokens(to))
+    print(_json(answer) if as_json else "\n".join(inspection_lines(answer)))
+
+
+@verb
+def extend(
+    model: Model,
+    to: To,
+    out: Out,
+    method: OneMethod = "pi",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write MODEL with a longer window into a new folder. Takes a second: weights are linked, not copied."""
+    from dataclasses import asdict
+
+    from ropewalk.checkpoint.output import require_new
+    from ropewalk.extension import extend as extended
+    from ropewalk.extension import planned_extension
+
+    if dry_run:
+        require_new(out)
+        plan = planned_extension(model, tokens(to), method)
+        content = {
+            "out": str(out),
+            "before": plan.before.in_words(),
+            "after": plan.after.in_words(),
+            "config": plan.config,
+        }
+        print(
+            _json(content) if as_json else f"{plan.before.in_words()}\n-> {plan.after.in_words()}\nnothing was written"
+        )
+        return
+    run = extended(model, to=tokens(to), out=out, method=method, progress=TerminalProgress(console))
+    after = run.ropes["after"]["full_attention"]
+    written = after["scaling"]["rope_type"]
+    print(
+        _json(asdict(run))
+        if as_json
+        else f"{out}: window {after['original_window']} -> {after['window']} by {method}, written as rope_type {written}"
+    )
+
+
+@verb
+def tune(
+    model: Model,
+    out: Out,
+    data: Data = None,
+    recipe: Annotated[str, typer.Option("--recipe", help="paper: AdamW 0.9 / 0.95, 20 steps of warm-up.")] = "paper",
+    steps: Annotated[
+        int, typer.Option("--steps", help="Optimizer steps; the paper's 1000 suffice at any size.")
+    ] = 1000,
+    length: Annotated[str | None, typer.Option("--length", help="Training length. Default: the window.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="Default: by size, 2e-5 for LLaMA 7B.")
+    ] = None,
+    batch_tokens: Annotated[
+        str | None,
+        typer.Option("--batch-tokens", help="Global batch. Default: 64 sequences; 4 below 100 M parameters."),
+    ] = None,
+    adapter: Annotated[str, typer.Option("--adapter", help="full: every weight is trained.")] = "full",
+    dtype: Dtype = None,
+    device: Device = None,
+    seed: Seed = 0,
+    save_every: Annotated[int, typer.Option("--save-every", help="Steps between saves.", min=1)] = 100,
+    keep_saves: Annotated[int, typer.Option("--keep-saves", help="Saves that stay.", min=0)] = 1,
+    resume: Resume = False,
+) -> None:
+    """Fine-tune an extended checkpoint at its window. OUT is the tuned checkpoint; its saves lie in OUT/saves."""
+    from ropewalk.train.tune import tune as tuned
+
+    progress = TerminalProgress(console)
+    if not data:
+        progress.note("no --data: tuning on the built-in corpus, Python sources and passkey documents")
+    run = tuned(
+        model, out=out, data=data or ["pilot"], recipe=recipe, steps=steps,
+        length=None if length is None else tokens(length), learning_rate=learning_rate,
+        batch_tokens=None if batch_tokens is None else tokens(batch_tokens), adapter=adapter, dtype=dtype, device=device,
+        seed=seed, save_every=save_every, keep_saves=keep_saves, resume=resume, progress=progress,
+    )  # fmt: skip
+    print(f"{out}: tuned for {run.resolved['steps']} steps, training loss {run.results[0].value:.3f}")
+
+
+@verb
+def evaluate(
+    model: Model,
+    out: Out,
+    data: Data = None,
+    tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated.")] = "perplexity,passkey",
+    lengths: Annotated[
+        str | None, typer.Option("--lengths", help="Windows in tokens, comma-separated; the longest is the passkey's.")
+    ] = None,
+    stride: Annotated[int, typer.Option("--stride", help="The paper's is 256.")] = 256,
+    max_tokens: Annotated[str | None, typer.Option("--max-tokens", help="Score at most N tokens in all.")] = None,
+    documents: Annotated[int | None, typer.Option("--documents", help="Score the first so many texts.", min=1)] = None,
+    truncate_tokens: Annotated[str | None, typer.Option("--truncate-tokens", help="Cut each text at N tokens.")] = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure MODEL: sliding-window perplexity, passkey retrieval and k_max, each with its uncertainty."""
+    from dataclasses import asdict
+
+    from ropewalk.evals.evaluate import evaluate as evaluated
+    from ropewalk.tables import result_table
+
+    progress = TerminalProgress(console)
+    if not data:
+        progress.note("no --data: scoring the built-in held-out modules of the standard library")
+    run = evaluated(
+        model, out=out, data=data or ["pilot"], tasks=[task.strip() for task in tasks.split(",") if task.strip()],
+        lengths=None if lengths is None else token_list(lengths), stride=stride,
+        max_tokens=None if max_tokens is None else tokens(max_tokens), document_count=documents,
+        truncate_tokens=None if truncate_tokens is None else tokens(truncate_tokens), dtype=dtype, device=device, seed=seed,
+        resume=resume, progress=progress,
+    )  # fmt: skip
+    if as_json:
+        print(_json(asdict(run)))
+    else:
+        Console().print(result_table(run))
+
+
+@verb
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders made by evaluate, tune or run.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The page to write, such as page.html.", show_default=False)],
+) -> None:
+    """One self-contained page from any number of runs: pictures, a table, protocols and versions."""
+    from ropewalk.reports.page import write_report
+
+    print(write_report(runs, out))
+
+
+@verb
+def run(
+    model: Annotated[str, typer.Argument(help="Folder, hub id (org/name) or 'pilot'.")] = "pilot",
+    out: Out = ...,  # type: ignore[assignment]
+    to: Annotated[
+        str | None, typer.Option("--to", help="Targets, comma-separated. Default: four times the window.")
+    ] = None,
+    method: Annotated[str, typer.Option("--method", help="Arms, comma-separated.")] = "pi,yarn,none",
+    data: Data = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Steps an arm. Default: 1000; fewer below 100 M parameters.")
+    ] = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+) -> None:
+    """The whole way: extend MODEL by each method, tune, measure against the base, and write one page."""
+    from ropewalk.pipeline import REPORT
+    from ropewalk.pipeline import run as piped
+    from ropewalk.tables import comparison_table
+
+    progress = TerminalProgress(console)
+    record = piped(
+        model, to=None if to is None else token_list(to), method=[m.strip() for m in method.split(",") if m.strip()],
+        out=out, data=data or None, steps=steps, dtype=dtype, device=device, seed=seed, resume=resume, progress=progress,
+    )  # fmt: skip
+    Console().print(comparison_table(out, record))
+    print(f"page: {out / REPORT}")
+    print(f"to start over: rm -r {out}")
+
+
+def tokens(text: str) -> int:
+    """8192, 8k, 1m -> tokens. k is 1024 and m its square, as window sizes are meant.
+
+    >>> tokens("8k"), tokens("2048")
+    (8192, 2048)
+    """
+    number, unit = (text[:-1], text[-1].lower()) if text[-1:].lower() in ("k", "m") else (text, "")
+    try:
+        count = int(number.replace("_", "")) * {"": 1, "k": 1024, "m": 1024**2}[unit]
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise DataError(f"{text!r} is not a number of tokens.\n  Give a whole number above 0, such as 8192 or 8k.")
+    return count
+
+
+def token_list(text: str) -> list[int]:
+    """Numbers of tokens, separated by commas."""
+    return [tokens(part.strip()) for part in text.split(",") if part.strip()]
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, default=str)
+
+
+def spread_data(arguments: list[str]) -> list[str]:
+    """`--data a b c` as `--data a --data b --data c`, which is what the parser takes.
+
+    >>> spread_data(["tune", "m", "--data", "a", "b", "--out", "d"])
+    ['tune', 'm', '--data', 'a', '--data', 'b', '--out', 'd']
+    """
+    spread: list[str] = []
+    in_data, first = False, True
+    for argument in arguments:
+        if argument.startswith("-"):
+            in_data, first = argument == "--data", True
+        elif in_data and not first:
+            spread.append("--data")
+        else:
+            first = False
+        spread.append(argument)
+    return spread
+
+
+def main() -> None:
+    app(spread_data(sys.argv[1:]))

@@ -1,0 +1,45 @@
+"""Results so far, one line a piece of work: what lets a killed evaluation go on where it stopped."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class Pieces:
+    """An append-only file of named results. A line that was cut off is done again."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._known: dict[str, Any] = {}
+        if path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        whole = b""
+        for line in self._path.read_bytes().splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                entry = json.loads(line)
+                self._known[entry["piece"]] = entry["result"]
+            except (ValueError, KeyError, TypeError):
+                break
+            whole += line
+        with self._path.open("r+b") as file:  # what follows a cut line would be glued to it
+            file.truncate(len(whole))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._known
+
+    def __getitem__(self, name: str) -> Any:
+        return self._known[name]
+
+    def add(self, name: str, result: Any) -> None:
+        line = json.dumps({"piece": name, "result": result}) + "\n"
+        handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(handle, line.encode())
+        finally:
+            os.close(handle)
+        self._known[name] = json.loads(line)["result"]

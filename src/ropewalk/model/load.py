@@ -1,0 +1,171 @@
+"""Checkpoint -> model and tokenizer. With `head` and `loss`, the only door to torch and transformers."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from ropewalk.checkpoint.folder import Checkpoint
+from ropewalk.errors import CheckpointError, DataError
+from ropewalk.model.rotary import assert_rotates
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+class TextCodec:
+    """Text <-> token ids, with what the tokenizer adds kept apart.
+
+    `bos` holds the ids it puts before a text (none or one); what it would put after one is never added.
+    """
+
+    def __init__(self, tokenizer: Any, vocabulary: int, source: str):
+        self._tokenizer = tokenizer
+        self._vocabulary = vocabulary
+        self._source = source
+        plain, whole = self.encode("a"), self._ids("a", special=True)
+        start = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
+        self.bos = whole[:start]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text alone. Raises DataError for an id that the model has no embedding for."""
+        ids = self._ids(text, special=False)
+        if ids and max(ids) >= self._vocabulary:
+            raise DataError(
+                f"the tokenizer of {self._source} gives the id {max(ids)}, and the model has {self._vocabulary} tokens.\n"
+                "  Tokenizer and weights belong to different models.\n"
+                "  Fetch the checkpoint's own tokenizer."
+            )
+        return ids
+
+    def document(self, text: str) -> list[int]:
+        """Ids of a document: what the tokenizer puts before it, then the text."""
+        return [*self.bos, *self.encode(text)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(ids))
+
+    def _ids(self, text: str, *, special: bool) -> list[int]:
+        return self._tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that was checked to rotate as its folder says, and its tokenizer."""
+
+    model: PreTrainedModel
+    codec: TextCodec
+    checkpoint: Checkpoint
+    device: torch.device
+
+    @property
+    def window(self) -> int:
+        return self.checkpoint.rope.window.target
+
+
+def load_model(checkpoint: Checkpoint, *, dtype: str | None = None, device: str | None = None) -> LoadedModel:
+    """The model in evaluation mode. `dtype` None: bfloat16 on a GPU, float32 on a CPU; `device` None: a GPU if any.
+
+    Raises CheckpointError when weights or tokenizer do not load or the rotation is not the folder's.
+    """
+    chosen = chosen_device(device)
+    codec = load_codec(checkpoint)
+    with quiet_libraries():
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                checkpoint.folder,
+                dtype=chosen_dtype(dtype, chosen),
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            raise CheckpointError(
+                f"transformers could not load {checkpoint.folder}: {_first_line(error)}\n"
+                "  Expected a causal language model in the format of transformers."
+            ) from error
+    model.to(chosen)  # type: ignore[arg-type]  device only: a cast here would cast the frequencies too
+    assert_rotates(model, checkpoint.rope, str(checkpoint.folder))
+    return LoadedModel(model.eval(), codec, checkpoint, chosen)
+
+
+def load_codec(checkpoint: Checkpoint) -> TextCodec:
+    """The checkpoint's tokenizer. Raises CheckpointError when there is none or it does not load."""
+    if not checkpoint.tokenizer_files:
+        raise CheckpointError(
+            f"{checkpoint.folder} has no tokenizer files.\n"
+            "  Expected tokenizer.json or tokenizer.model beside the weights.\n"
+            "  Copy them from the base model."
+        )
+    # A bare SentencePiece model is LLaMA's original form: it was trained with a BOS, which transformers 5 leaves out
+    # when no tokenizer_config.json asks for it.
+    bare = checkpoint.tokenizer_files == ("tokenizer.model",)
+    with quiet_libraries():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                checkpoint.folder,
+                trust_remote_code=False,
+                local_files_only=True,
+                **({"add_bos_token": True} if bare else {}),
+            )
+        except Exception as error:  # tokenizers raise bare Exception for a broken file
+            raise CheckpointError(
+                f"the tokenizer of {checkpoint.folder} does not load: {_first_line(error)}\n  Fetch its files again."
+            ) from error
+    return TextCodec(tokenizer, checkpoint.config.get("vocab_size", 2**31), str(checkpoint.folder))
+
+
+def chosen_device(device: str | None) -> torch.device:
+    """The device of that name, or a GPU if there is one. Raises DataError for one that is not there."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise CheckpointError(
+            f"no device {device!r} here: {_first_line(error)}\n  Use cpu, or leave --device out."
+        ) from None
+    return chosen
+
+
+def chosen_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
+    if dtype is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if dtype not in DTYPES:
+        raise CheckpointError(f"unknown dtype {dtype!r}.\n  Known: {', '.join(DTYPES)}.")
+    return DTYPES[dtype]
+
+
+def describe_device(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """For run.json: what ran it."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {"type": device.type, "name": name, "dtype": str(dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads()}  # fmt: skip
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Holds back the libraries' progress bars and notices; their errors come through."""
+    from transformers.utils import logging as transformers_logging
+
+    before = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,229 @@
+"""`ropewalk run`: split the texts, measure the base, then extend, tune and measure each arm, and report.
+
+OUT/run.json                      stages with their times, and the folders below
+OUT/data/{train,evaluation}.jsonl the split, where texts were given
+OUT/base/evaluation               the base model, up to the longest target
+OUT/base/own-window               its passkey within its own window
+OUT/METHOD-TARGET/extended        the extended checkpoint, untuned
+OUT/METHOD-TARGET/untuned         its evaluation (not for `none`: untuned, that is the base)
+OUT/METHOD-TARGET/tuned           the tuned checkpoint, its log and saves
+OUT/METHOD-TARGET/evaluation      its evaluation
+OUT/report.html                   the page
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ropewalk.checkpoint.folder import open_checkpoint
+from ropewalk.checkpoint.output import finished_run, folder_status, make_folder, whole_folder
+from ropewalk.checkpoint.subject import subject_of
+from ropewalk.errors import DataError
+from ropewalk.evals.evaluate import evaluate
+from ropewalk.extension import extend, planned_extension
+from ropewalk.model.load import TextCodec, load_codec
+from ropewalk.pilot.corpus import PILOT
+from ropewalk.progress import Progress, silent
+from ropewalk.record import Run, input_file
+from ropewalk.reports.page import write_report
+from ropewalk.text.documents import Document, document_files, documents
+from ropewalk.train.recipe import SMALL
+from ropewalk.train.tune import tune
+
+ARMS = ("pi", "yarn", "none")
+HELD_OUT = 10  # one in ten documents, or tokens, is for evaluation
+REPORT = "report.html"
+SMALL_STEPS, PAPER_STEPS = 120, 1000
+
+
+@dataclass
+class Stages:
+    """Stages of a run, each timed and written down as it ends."""
+
+    out: Path
+    run: Run
+    progress: Progress
+    done: list[dict[str, Any]] = field(default_factory=list)
+
+    def stage(self, name: str, folder: str, work: Callable[[Path, bool], Any]) -> Path:
+        """Does `work(folder, resume)` unless the folder is finished; gives the folder."""
+        path = self.out / folder
+        status = folder_status(path)
+        if status != "done":
+            self.progress.note(f"{name} ...")
+            began = time.perf_counter()
+            work(path, status not in (None, "empty"))
+            seconds = time.perf_counter() - began
+            self.progress.note(f"{name}: {seconds:.0f} s")
+            self.done.append({"name": name, "folder": folder, "seconds": round(seconds, 1)})
+        if folder not in self.run.resolved["children"]:
+            self.run.resolved["children"].append(folder)
+        self.run.resolved["stages"] = self.done
+        self.run.write(self.out)
+        return path
+
+
+def run(
+    model: str | Path = PILOT,
+    *,
+    to: Sequence[int] | None = None,
+    method: Sequence[str] = ARMS,
+    out: str | Path,
+    data: Sequence[str | Path] | None = None,
+    steps: int | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> Run:
+    """The whole way in one call; gives the record, whose "children" are the folders of every stage.
+
+    `to` None: four times the model's window. `data` None: the built-in texts; else the last tenth of the documents
+    (of the tokens, if there is one document) is held out for evaluation and never trained on. `steps` None: 1000, or
+    120 for a model below 100 M parameters. Every stage goes on where it stopped with `resume`.
+    """
+    out = Path(out)
+    given: dict[str, Any] = {
+        "model": str(model), "to": None if to is None else list(to), "method": list(method),
+        "data": None if data is None else [str(d) for d in data], "steps": steps, "dtype": dtype, "device": device,
+        "seed": seed,
+    }  # fmt: skip
+    if (finished := finished_run(out, given, resume=resume)) is not None:
+        return finished
+    checkpoint = open_checkpoint(model)
+    window = checkpoint.rope.window.target
+    targets = sorted(set(to)) if to else [4 * window]
+    for name in method:
+        for target in targets:
+            planned_extension(model, target, name)  # every arm is refused here, before any work
+    codec = load_codec(checkpoint)
+    chosen_steps = steps or (SMALL_STEPS if checkpoint.parameters < SMALL else PAPER_STEPS)
+    split = None if data is None else _split(codec, [Path(d) for d in data], max(targets))
+    make_folder(out)
+    record = Run(
+        command="run",
+        given=given,
+        resolved={"subject": subject_of(checkpoint), "to": targets, "methods": list(method), "steps": chosen_steps,
+                  "children": [], "stages": []},
+        ropes={"before": {kind: rope.for_record() for kind, rope in checkpoint.ropes.items()}},
+        seed=seed,
+        inputs=[] if data is None else [input_file(f) for f in document_files([Path(d) for d in data])],
+    )  # fmt: skip
+    arms = _Arms(model, tuple(method), tuple(targets), window, chosen_steps, dtype, device, seed, progress)
+    with record.recorded(out):
+        texts = (PILOT, PILOT) if split is None else _written_split(out / "data", split)
+        _do_all(Stages(out, record, progress), arms, *texts)
+        page = out / REPORT
+        page.unlink(missing_ok=True)
+        write_report([out], page)
+    return record
+
+
+@dataclass(frozen=True)
+class _Arms:
+    """What every stage of a run needs to know."""
+
+    model: str | Path
+    methods: tuple[str, ...]
+    targets: tuple[int, ...]
+    window: int
+    steps: int
+    dtype: str | None
+    device: str | None
+    seed: int
+    progress: Progress
+
+    def lengths(self, target: int) -> list[int]:
+        """Half the base window, doubled up to the target, and the target."""
+        lengths = [max(2, self.window // 2)]
+        while lengths[-1] * 2 < target:
+            lengths.append(lengths[-1] * 2)
+        return [*lengths, target]
+
+    def evaluate(self, model: str | Path, text: str | Path, target: int, **more: Any) -> Callable[[Path, bool], Run]:
+        """A stage that measures `model` up to `target`; every arm is scored on the same cut of the same texts."""
+        longest = max(self.targets)
+        options: dict[str, Any] = {
+            "data": [text], "lengths": self.lengths(target), "truncate_tokens": 2 * longest, "max_tokens": 8 * longest,
+            "dtype": self.dtype, "device": self.device, "seed": self.seed, "progress": self.progress,
+        } | more  # fmt: skip
+        return lambda folder, resume: evaluate(model, out=folder, resume=resume, **options)
+
+    def tune(self, model: Path, text: str | Path) -> Callable[[Path, bool], Run]:
+        return lambda folder, resume: tune(
+            model, out=folder, data=[text], steps=self.steps, dtype=self.dtype, device=self.device, seed=self.seed,
+            resume=resume, progress=self.progress,
+        )  # fmt: skip
+
+
+def _do_all(stages: Stages, arms: _Arms, train: str | Path, held_out: str | Path) -> None:
+    longest = max(arms.targets)
+    stages.stage("evaluate the base", "base/evaluation", arms.evaluate(arms.model, held_out, longest))
+    stages.stage(
+        "passkey within the base's own window",
+        "base/own-window",
+        arms.evaluate(arms.model, held_out, arms.window, lengths=[arms.window], tasks=["passkey"]),
+    )
+    for target in arms.targets:
+        for name in arms.methods:
+            arm = f"{name}-{target}"
+            extended = stages.stage(
+                f"extend by {name} to {target}",
+                f"{arm}/extended",
+                lambda folder, _, name=name, target=target: extend(arms.model, to=target, out=folder, method=name),
+            )
+            if name != "none":
+                stages.stage(
+                    f"evaluate {name} at {target}, untuned", f"{arm}/untuned", arms.evaluate(extended, held_out, target)
+                )
+            tuned = stages.stage(f"tune {name} at {target}", f"{arm}/tuned", arms.tune(extended, train))
+            stages.stage(
+                f"evaluate {name} at {target}, tuned", f"{arm}/evaluation", arms.evaluate(tuned, held_out, target)
+            )
+
+
+def _split(codec: TextCodec, paths: Sequence[Path], longest: int) -> tuple[list[Document], list[Document]]:
+    """Documents to train on, and the last tenth to evaluate on; of one document, the last tenth of its tokens.
+
+    Raises DataError when the part to train on is shorter than the longest target.
+    """
+    texts = list(documents(document_files(paths)))
+    names = ", ".join(map(str, paths))
+    if not texts:
+        raise DataError(f"no text in {names}: every document is empty.\n  Give texts with --data.")
+    if len(texts) == 1:
+        text = texts[0].text
+        cut = len(text) - len(text) // HELD_OUT
+        cut = text.find("\n", cut) + 1 or cut
+        parts = [Document(texts[0].name, text[:cut])], [Document(texts[0].name, text[cut:])]
+    else:
+        cut = len(texts) - max(1, len(texts) // HELD_OUT)
+        parts = texts[:cut], texts[cut:]
+    size = 0
+    for document in parts[0]:
+        size += len(codec.document(document.text))
+        if size >= longest:
+            return parts
+    raise DataError(
+        f"the text in {names} is too short: {size} tokens are left to train on, and one sequence has {longest}.\n"
+        "  The last tenth is held out for evaluation.\n"
+        "  Give more text with --data, or a shorter --to."
+    )
+
+
+def _written_split(folder: Path, split: tuple[list[Document], list[Document]]) -> tuple[Path, Path]:
+    """The two parts as files, written once, whole or not at all."""
+    names = ("train.jsonl", "evaluation.jsonl")
+    if not folder.is_dir():
+        with whole_folder(folder) as beside:
+            for name, part in zip(names, split, strict=True):
+                with (beside / name).open("w", encoding="utf-8") as file:
+                    file.writelines(json.dumps({"text": d.text, "name": d.name}) + "\n" for d in part)
+    return folder / names[0], folder / names[1]
+
+
+__all__ = ["run"]

@@ -1,0 +1,158 @@
+"""The page's line figures as inline SVG, each drawn twice: for a desktop and for a phone.
+
+One drawing scaled to both would have text too small on the one or too large on the other; the style sheet shows one of
+the two. An arm has one colour and one marker in every figure, lighter and dashed while untuned.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from ropewalk.reports.compare import LossCurve, Panel, Series, Turns, series
+from ropewalk.reports.lines import Axis, Chart, Layout, Line, Mark, Rule, line_chart
+from ropewalk.reports.svg import linear_ticks, log_ticks, powers_of_two, tick_text
+from ropewalk.reports.wording import joined, measured_text, method_label, tokens_text
+
+PHONE = Layout("narrow", 358, 330, 14.5)
+HALF = Layout("wide", 540, 380, 15)
+WHOLE = Layout("wide", 960, 440, 15)
+DOTS = 40  # more marks than this on one line hide each other
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One drawing with its heading, for a desktop and for a phone."""
+
+    title: str
+    wide: Markup
+    narrow: Markup
+    note: str = ""
+
+
+def perplexity_figures(panels: Sequence[Panel]) -> list[Figure]:
+    """Perplexity against window length, a panel a target; all panels share their axes, so that they compare."""
+    curves = [[curve for entry in panel.entries if (curve := series(entry)).points] for panel in panels]
+    points = [point for drawn in curves for curve in drawn for point in curve.points]
+    if not points:
+        return []
+    lengths = [point.length for point in points]
+    values = [point.value for point in points]
+    lo, hi = min(values) / 1.06, max(values) * 1.06
+    y = Axis("perplexity (lower is better)", lo, hi, True, tuple(log_ticks(lo, hi)))
+    x_lo, x_hi = min(lengths), max(lengths)
+    x = Axis("window length, tokens", x_lo, x_hi, True, tuple(powers_of_two(x_lo, x_hi, 6)) or (x_lo,))
+    figures = []
+    for panel, drawn in zip(panels, curves, strict=True):
+        if drawn:
+            rules = tuple(rule for rule in _windows(panel.original, panel.target) if x_lo <= rule.at <= x_hi)
+            same = [curve for curve in drawn if _is_the_base(curve, drawn)]
+            lines = tuple(_perplexity_line(curve) for curve in drawn if curve not in same)
+            chart = Chart(lines, x, y, rules, _perplexity_summary(drawn))
+            names = joined(curve.arm.label for curve in same)
+            note = f"Not drawn: {names}, the base under a longer declared window, with the same perplexities."
+            figures.append(_figure(panel_title(panel, panels), chart, len(panels), note if same else ""))
+    return figures
+
+
+def loss_figures(curves: Sequence[LossCurve]) -> list[Figure]:
+    """Loss while tuning, a panel a target, on shared axes. The axis fits the means; raw spikes end at its edge."""
+    if not curves:
+        return []
+    smooth = [loss for curve in curves for _, loss in curve.smooth]
+    margin = (max(smooth) - min(smooth)) * 0.08 or 0.1
+    lo, hi = min(smooth) - margin, max(smooth) + margin
+    y = Axis("loss, nats a token", lo, hi, False, tuple(linear_ticks(lo, hi, 6)))
+    last = max(step for curve in curves for step, _ in curve.smooth)
+    first = min(step for curve in curves for step, _ in curve.smooth)
+    x = Axis("tuning step", first, last, False, tuple(linear_ticks(0 if first <= 1 else first, last, 4)))
+    groups = {(curve.arm.name, curve.arm.target): [] for curve in curves}
+    for curve in curves:
+        lines = tuple(Mark(step, loss) for step, loss in curve.smooth)
+        group = groups[curve.arm.name, curve.arm.target]
+        group.append(Line(curve.arm.label, curve.arm.tint, lines, dots=False, faint=curve.raw))
+    names = {name for name, _ in groups}
+    figures = []
+    for (name, target), lines in groups.items():
+        ends = [(line.label, line.marks[0], line.marks[-1]) for line in lines]
+        falls = [f"{label}: {start.y:.2f} to {end.y:.2f} in {end.x:g} steps." for label, start, end in ends]
+        summary = f"Loss while tuning. {' '.join(falls)}"
+        title = f"{name}, " * (len(names) > 1) + (f"to {tokens_text(target)}" if target else "target not recorded")
+        figures.append(_figure(title, Chart(tuple(lines), x, y, (), summary), len(groups)))
+    return figures
+
+
+def wavelength_figures(panels: Sequence[Panel], found: Sequence[Sequence[Turns]]) -> list[Figure]:
+    """Wavelength of each rotary pair before and after, a panel a target, on shared axes."""
+    values = [value for turns in found for turn in turns for value in turn.wavelengths]
+    if not values:
+        return []
+    lo, hi = min(values) / 1.3, max(values) * 1.3
+    ticks = tuple(10.0**power for power in range(-2, 12) if lo <= 10.0**power <= hi)
+    y = Axis("wavelength, tokens", lo, hi, True, ticks)
+    last = max(len(turn.wavelengths) for turns in found for turn in turns) - 1
+    x = Axis("rotary pair, fastest to slowest", 0, max(last, 1), False, tuple(linear_ticks(0, max(last, 1), 5)))
+    figures = []
+    for panel, turns in zip(panels, found, strict=True):
+        if turns:
+            lines = tuple(_wavelength_line(turn) for turn in turns)
+            windows = _windows(panel.original, panel.target)
+            rules = tuple(Rule(window.at, f"{window.label} {tick_text(window.at)}", True) for window in windows)
+            summary = f"Wavelengths of the rotary pairs of {joined([line.label for line in lines])}, in tokens."
+            figures.append(_figure(panel_title(panel, panels), Chart(lines, x, y, rules, summary), len(panels)))
+    return figures
+
+
+def panel_title(panel: Panel, panels: Sequence[Panel]) -> str:
+    """`to 1024 tokens, 4 ×`, with the model's name before it where the page has several."""
+    name = f"{panel.name}, " if len({other.name for other in panels}) > 1 else ""
+    if panel.target is None:
+        return name + ("base" if all(entry.arm.is_base for entry in panel.entries) else "target not recorded")
+    stretch = f", {panel.target / panel.original:.3g} ×" if panel.original else ""
+    return f"{name}to {tokens_text(panel.target)}{stretch}"
+
+
+def _figure(title: str, chart: Chart, panels: int, note: str = "") -> Figure:
+    return Figure(title, line_chart(chart, WHOLE if panels == 1 else HALF), line_chart(chart, PHONE), note)
+
+
+def _windows(original: int | None, target: int | None) -> tuple[Rule, ...]:
+    found = [Rule(original, "original")] if original else []
+    return (*found, *([Rule(target, "target")] if target and target != original else []))
+
+
+def _perplexity_line(curve: Series) -> Line:
+    marks = tuple(
+        Mark(
+            point.length,
+            point.value,
+            point.stderr,
+            point.beyond,
+            f"{curve.arm.label} at {point.length}: {measured_text(point.value, point.stderr)}"
+            + (", beyond its window" if point.beyond else ""),
+        )
+        for point in curve.points
+    )
+    return Line(curve.arm.label, curve.arm.tint, marks, dashed=not (curve.arm.tuned or curve.arm.is_base))
+
+
+def _is_the_base(curve: Series, drawn: Sequence[Series]) -> bool:
+    """Whether an untuned arm only repeats the base: its line would hide the base's."""
+    if curve.arm.tuned or curve.arm.is_base:
+        return False
+    base = next(({point.length: point.value for point in other.points} for other in drawn if other.arm.is_base), {})
+    return all(math.isclose(point.value, base.get(point.length, 0.0), rel_tol=1e-6) for point in curve.points)
+
+
+def _perplexity_summary(drawn: Sequence[Series]) -> str:
+    ends = [f"{curve.arm.label} {curve.points[-1].value:.3g} at {curve.points[-1].length}" for curve in drawn]
+    return f"Perplexity against window length. Longest windows: {', '.join(ends)}."
+
+
+def _wavelength_line(turn: Turns) -> Line:
+    label = ", ".join(dict.fromkeys("base" if arm.is_base else method_label(arm) for arm in turn.arms))
+    marks = [
+        Mark(pair, value, tip=f"{label}, pair {pair}: {value:,.1f}") for pair, value in enumerate(turn.wavelengths)
+    ]
+    return Line(label, turn.arms[0].tint, tuple(marks), dots=len(marks) <= DOTS)

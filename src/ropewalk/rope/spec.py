@@ -1,0 +1,93 @@
+"""All that decides how positions turn in one kind of layer."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ropewalk.errors import RopeError
+from ropewalk.rope.frequencies import Frequencies
+from ropewalk.rope.scalings import Scaling, Unscaled
+
+
+@dataclass(frozen=True)
+class Window:
+    """Tokens the model was pretrained on, and tokens its config says it reads.
+
+    >>> Window(2048, 8192).stretch
+    4.0
+    """
+
+    original: int
+    target: int
+
+    def __post_init__(self) -> None:
+        for name, tokens in (("original", self.original), ("target", self.target)):
+            if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:
+                raise RopeError(f"the {name} window is {tokens!r}; a window is a whole number of tokens, at least 1.")
+
+    @property
+    def stretch(self) -> float:
+        return self.target / self.original
+
+    def at(self, length: int) -> "Window":
+        """The same original window, read at `length` tokens; dynamic scalings depend on it."""
+        return Window(self.original, length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeSpec:
+    """Rotation of one kind of layer: theta, the rotated dimensions of a head, the window, and the scaling.
+
+    Raises RopeError for a theta that is not above 1 or a rotary_dim that is not even and positive.
+    """
+
+    theta: float
+    rotary_dim: int
+    window: Window
+    scaling: Scaling = field(default_factory=Unscaled)
+
+    def __post_init__(self) -> None:
+        if not 1 < self.theta < float("inf"):
+            raise RopeError(f"rope_theta is {self.theta!r}; it must be a finite number above 1 (LLaMA's is 10000).")
+        if self.rotary_dim < 2 or self.rotary_dim % 2:
+            raise RopeError(
+                f"rotary_dim is {self.rotary_dim}; rotation needs an even number of dimensions, at least 2."
+            )
+
+    def frequencies(self) -> Frequencies:
+        return self.scaling.frequencies(self.theta, self.rotary_dim, self.window.original, self.window.target)
+
+    def in_words(self) -> str:
+        """One line for people.
+
+        >>> RopeSpec(theta=10000.0, rotary_dim=128, window=Window(2048, 2048)).in_words()
+        'theta 10000, 64 pairs, window 2048, unscaled'
+        """
+        options = ", ".join(
+            f"{f.name} {getattr(self.scaling, f.name)}"
+            for f in fields(self.scaling)
+            if getattr(self.scaling, f.name) != f.default and not isinstance(getattr(self.scaling, f.name), tuple)
+        )
+        scaling = "unscaled" if isinstance(self.scaling, Unscaled) else f"{self.scaling.rope_type} ({options})"
+        window = f"{self.window.original}"
+        if self.window.target != self.window.original:
+            window += f" -> {self.window.target}"
+        return f"theta {self.theta:.8g}, {self.rotary_dim // 2} pairs, window {window}, {scaling}"
+
+    def for_record(self) -> dict[str, Any]:
+        """Plain values for run.json, the frequencies included, so that a report needs no arithmetic."""
+        frequencies = self.frequencies()
+        return {
+            "theta": self.theta,
+            "rotary_dim": self.rotary_dim,
+            "original_window": self.window.original,
+            "window": self.window.target,
+            "scaling": {"rope_type": self.scaling.rope_type} | scaling_fields(self.scaling),
+            "inverse_frequencies": frequencies.inverse_F.tolist(),
+            "attention_factor": frequencies.attention_factor,
+        }
+
+
+def scaling_fields(scaling: Scaling) -> dict[str, Any]:
+    """The keys of a scaling that say something: every one but those that are None."""
+    pairs = ((f.name, getattr(scaling, f.name)) for f in fields(scaling))
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in pairs if value is not None}

@@ -1,0 +1,95 @@
+"""Records as tables and lines for a terminal."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from ropewalk.errors import RecordError
+from ropewalk.record import EvalResult, Run, read_run
+
+SHADES = "▁▂▃▄▅▆▇█"
+
+
+def result_table(run: Run) -> Table:
+    """The rows of one evaluation; the passkey grid as one row of bars."""
+    table = Table(title=str(run.resolved["subject"]["name"]))
+    for column in ("question", "length", "value", "± stderr", "count"):
+        table.add_column(column, justify="left" if column == "question" else "right")
+    for row in run.results:
+        if row.metric == "accuracy":
+            continue
+        beyond = " beyond the window" if row.details.get("beyond_window") else ""
+        error = "–" if row.stderr is None else f"{row.stderr:.3g}"
+        table.add_row(row.metric + beyond, str(row.length), _number(row), error, str(row.count))
+    grid = [row for row in run.results if row.metric == "accuracy"]
+    if grid:
+        table.caption = f"passkey, {grid[0].length} to {grid[-1].length} tokens from the end: {_bars(grid)}"
+    return table
+
+
+def comparison_table(out: Path, run: Run) -> Table:
+    """Every arm of a run side by side: perplexity by window, and k_max."""
+    evaluations = []
+    for child in run.resolved["children"]:
+        try:
+            record = read_run(out / child)
+        except RecordError:
+            continue
+        if record.command == "evaluate" and child != "base/own-window":
+            evaluations.append(record)
+    lengths = sorted({row.length for record in evaluations for row in record.results if row.metric == "perplexity"})
+    table = Table(title="perplexity by window, and the effective window k_max, in tokens")
+    table.add_column("arm")
+    for length in lengths:
+        table.add_column(str(length), justify="right")
+    table.add_column("k_max", justify="right")
+    for record in evaluations:
+        found = {row.length: row for row in record.results if row.metric == "perplexity"}
+        reach = next((row for row in record.results if row.metric == "k_max"), None)
+        cells = [_number(found[length]) if length in found else "" for length in lengths]
+        of = "" if reach is None or reach.value is None else f"{reach.value:.0f} of {reach.length}"
+        table.add_row(arm_name(record.resolved["subject"]), *cells, of)
+    return table
+
+
+def arm_name(subject: dict[str, Any]) -> str:
+    """What people call an evaluated model.
+
+    >>> arm_name({"method": "none", "target": 1024, "tuned": True})
+    'direct 1024, tuned'
+    """
+    if subject.get("method") is None:
+        return "base, tuned" if subject.get("tuned") else "base"
+    names = {"pi": "PI", "yarn": "YaRN", "ntk": "NTK", "none": "direct"}
+    name = names.get(subject["method"], subject["method"])
+    return f"{name} {subject['target']}, {'tuned' if subject['tuned'] else 'untuned'}"
+
+
+def inspection_lines(answer: dict[str, Any]) -> list[str]:
+    """What `inspect` found, for people: a head, then a line a pair."""
+    now, after = answer["now"], answer.get("after")
+    lines = [
+        f"{answer['model']}: {answer['model_type']}, {answer['parameters']:,} parameters",
+        f"  now    {now['in_words']}",
+    ]
+    if after:
+        lines.append(f"  after  {after['in_words']}, attention factor {after['attention_factor']:.4g}")
+    lines += ["", "  pair  wavelength   turns in window" + ("   wavelength after   turns in window" if after else "")]
+    for j, pair in enumerate(now["pairs"]):
+        line = f"  {j:4d}  {pair['wavelength']:10.1f}   {pair['turns_in_window']:15.2f}"
+        if after:
+            later = after["pairs"][j]
+            line += f"   {later['wavelength']:16.1f}   {later['turns_in_window']:15.2f}"
+        lines.append(line)
+    return lines
+
+
+def _number(row: EvalResult) -> str:
+    if row.value is None:
+        return "over 1e300"
+    return f"{row.value:.0f}" if row.metric == "k_max" else f"{row.value:.2f}"
+
+
+def _bars(grid: list[EvalResult]) -> str:
+    return "".join(SHADES[round((row.value or 0.0) * (len(SHADES) - 1))] for row in grid)

@@ -1,0 +1,94 @@
+"""Saves of a run in progress: weights, optimizer and step; each whole or not there. No pickle."""
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ropewalk.checkpoint.output import whole_folder
+from ropewalk.errors import CheckpointError
+
+SAVES = "saves"
+_NAME = re.compile(r"step-(\d{6,})")
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A whole save: its folder and what its state.json says."""
+
+    folder: Path
+    state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return int(self.state["step"])
+
+
+def save_state(
+    run_folder: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any],
+    keep: int,
+) -> Path:  # fmt: skip
+    """Writes `saves/step-NNNNNN` after `step` steps and removes all but the newest `keep` saves."""
+    folder = run_folder / SAVES / f"step-{step:06d}"
+    if folder.exists():
+        return folder
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    moments: dict[str, torch.Tensor] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            for key, value in optimizer.state[parameter].items():
+                moments[f"{names[id(parameter)]}/{key}"] = value.detach().cpu().contiguous()
+    with whole_folder(folder) as beside:
+        weights = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+        save_file(weights, beside / "model.safetensors")
+        save_file(moments, beside / "optimizer.safetensors")
+        (beside / "state.json").write_text(json.dumps(state | {"step": step}), encoding="utf-8")
+    for old in saves(run_folder)[: -keep or None]:
+        shutil.rmtree(old.folder, ignore_errors=True)
+    return folder
+
+
+def saves(run_folder: Path) -> list[SavedState]:
+    """The whole saves of a run, oldest first. What was left unfinished has another name and is passed over."""
+    found = []
+    for folder in (run_folder / SAVES).glob("step-*"):
+        if _NAME.fullmatch(folder.name):
+            try:
+                found.append(SavedState(folder, json.loads((folder / "state.json").read_text(encoding="utf-8"))))
+            except (OSError, ValueError):
+                continue
+    return sorted(found, key=lambda saved: saved.step)
+
+
+def load_state(saved: SavedState, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Puts weights and optimizer back. Raises CheckpointError when the save belongs to another model."""
+    parameters = dict(model.named_parameters())
+    try:
+        weights = load_file(saved.folder / "model.safetensors")
+        moments = load_file(saved.folder / "optimizer.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"the save {saved.folder} cannot be read: {error}.\n  Remove it and --resume.") from None
+    alike = weights.keys() == parameters.keys() and all(weights[n].shape == p.shape for n, p in parameters.items())
+    if not alike:
+        raise CheckpointError(
+            f"the save {saved.folder} belongs to another model: its tensors differ in name or shape.\n"
+            "  Resume with the model the run was begun with, or start over in a new folder."
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            name = next(n for n, p in parameters.items() if p is parameter)
+            prefix = f"{name}/"
+            optimizer.state[parameter] = {
+                key.removeprefix(prefix): value if key.endswith("/step") else value.to(parameter.device)
+                for key, value in moments.items()
+                if key.startswith(prefix)
+            }
