@@ -42,6 +42,9 @@ def extend(model: str | Path, *, to: int, out: str | Path, method: str = "pi", p
 
     `config.json` is rewritten in both schemas; weights are hard-linked where the file system can (else copied) and
     never opened for writing; tokenizer files are copied. The folder appears whole or not at all.
+
+    >>> extend("pilot", to=1024, out=folder / "longer").ropes["after"]["full_attention"]["scaling"]
+    {'rope_type': 'linear', 'factor': 4.0}
     """
     out = Path(out)
     require_new(out)

@@ -14,6 +14,9 @@ def inspect(model: str | Path, *, method: str | None = None, to: int | None = No
     """What the checkpoint's config says of its window and rotation, as plain values.
 
     With `method` and `to`, what `extend` would make of it, under "after". Raises RopewalkError as `extend` would.
+
+    >>> inspect("pilot", method="yarn", to=1024)["after"]["in_words"]
+    'theta 10000, 16 pairs, window 256 -> 1024, yarn (factor 4.0)'
     """
     checkpoint = open_checkpoint(model)
     rope = checkpoint.rope

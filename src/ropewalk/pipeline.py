@@ -14,7 +14,7 @@ OUT/report.html                   the page
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,15 @@ from ropewalk.checkpoint.output import finished_run, folder_status, make_folder,
 from ropewalk.checkpoint.subject import subject_of
 from ropewalk.errors import DataError
 from ropewalk.evals.evaluate import evaluate
+from ropewalk.evals.passkey import fits
 from ropewalk.extension import extend, planned_extension
 from ropewalk.model.load import TextCodec, load_codec
 from ropewalk.pilot.corpus import PILOT
 from ropewalk.progress import Progress, silent
-from ropewalk.record import Run, input_file
+from ropewalk.record import Run, input_file, read_run
 from ropewalk.reports.page import write_report
 from ropewalk.text.documents import Document, document_files, documents
-from ropewalk.train.recipe import SMALL
+from ropewalk.train.recipe import SMALL, resolved_recipe
 from ropewalk.train.tune import tune
 
 ARMS = ("pi", "yarn", "none")
@@ -46,7 +47,6 @@ class Stages:
     out: Path
     run: Run
     progress: Progress
-    done: list[dict[str, Any]] = field(default_factory=list)
 
     def stage(self, name: str, folder: str, work: Callable[[Path, bool], Any]) -> Path:
         """Does `work(folder, resume)` unless the folder is finished; gives the folder."""
@@ -58,10 +58,9 @@ class Stages:
             work(path, status not in (None, "empty"))
             seconds = time.perf_counter() - began
             self.progress.note(f"{name}: {seconds:.0f} s")
-            self.done.append({"name": name, "folder": folder, "seconds": round(seconds, 1)})
+            self.run.resolved["stages"].append({"name": name, "folder": folder, "seconds": round(seconds, 1)})
         if folder not in self.run.resolved["children"]:
             self.run.resolved["children"].append(folder)
-        self.run.resolved["stages"] = self.done
         self.run.write(self.out)
         return path
 
@@ -85,14 +84,22 @@ def run(
     `to` None: four times the model's window. `data` None: the built-in texts; else the last tenth of the documents
     (of the tokens, if there is one document) is held out for evaluation and never trained on. `steps` None: 1000, or
     120 for a model below 100 M parameters. Every stage goes on where it stopped with `resume`.
+
+    >>> study = run("pilot", to=[512], method=["pi"], steps=1, out=folder / "study")
+    >>> study.resolved["children"]
+    ['base/evaluation', 'base/own-window', 'pi-512/extended', 'pi-512/untuned', 'pi-512/tuned', 'pi-512/evaluation']
     """
     out = Path(out)
+    if data is not None and [str(d) for d in data] == [PILOT] and not Path(PILOT).exists():
+        data = None
     given: dict[str, Any] = {
         "model": str(model), "to": None if to is None else list(to), "method": list(method),
         "data": None if data is None else [str(d) for d in data], "steps": steps, "dtype": dtype, "device": device,
         "seed": seed,
     }  # fmt: skip
     if (finished := finished_run(out, given, resume=resume)) is not None:
+        _write_page(out)
+        progress.note(f"{out} is finished, since {finished.finished}; here is what it found")
         return finished
     checkpoint = open_checkpoint(model)
     window = checkpoint.rope.window.target
@@ -100,27 +107,38 @@ def run(
     for name in method:
         for target in targets:
             planned_extension(model, target, name)  # every arm is refused here, before any work
+    if steps is None:
+        steps = SMALL_STEPS if checkpoint.parameters < SMALL else PAPER_STEPS
+    resolved_recipe("paper", parameters=checkpoint.parameters, length=max(targets), steps=steps)
     codec = load_codec(checkpoint)
-    chosen_steps = steps or (SMALL_STEPS if checkpoint.parameters < SMALL else PAPER_STEPS)
     split = None if data is None else _split(codec, [Path(d) for d in data], max(targets))
     make_folder(out)
     record = Run(
         command="run",
         given=given,
-        resolved={"subject": subject_of(checkpoint), "to": targets, "methods": list(method), "steps": chosen_steps,
-                  "children": [], "stages": []},
+        resolved={"subject": subject_of(checkpoint), "to": targets, "methods": list(method), "steps": steps,
+                  "children": [], "stages": _earlier_stages(out)},
         ropes={"before": {kind: rope.for_record() for kind, rope in checkpoint.ropes.items()}},
         seed=seed,
         inputs=[] if data is None else [input_file(f) for f in document_files([Path(d) for d in data])],
     )  # fmt: skip
-    arms = _Arms(model, tuple(method), tuple(targets), window, chosen_steps, dtype, device, seed, progress)
+    arms = _Arms(model, tuple(method), tuple(targets), window, steps, dtype, device, seed, progress, codec)
     with record.recorded(out):
         texts = (PILOT, PILOT) if split is None else _written_split(out / "data", split)
         _do_all(Stages(out, record, progress), arms, *texts)
-        page = out / REPORT
-        page.unlink(missing_ok=True)
-        write_report([out], page)
+    _write_page(out)
     return record
+
+
+def _earlier_stages(out: Path) -> list[dict[str, Any]]:
+    """The stages that an unfinished run had done, with their times."""
+    return [] if folder_status(out) in (None, "empty") else read_run(out).resolved.get("stages", [])
+
+
+def _write_page(out: Path) -> None:
+    """The page of a finished run, if it is not there yet."""
+    if not (out / REPORT).exists():
+        write_report([out], out / REPORT)
 
 
 @dataclass(frozen=True)
@@ -136,6 +154,7 @@ class _Arms:
     device: str | None
     seed: int
     progress: Progress
+    codec: TextCodec
 
     def lengths(self, target: int) -> list[int]:
         """Half the base window, doubled up to the target, and the target."""
@@ -145,10 +164,14 @@ class _Arms:
         return [*lengths, target]
 
     def evaluate(self, model: str | Path, text: str | Path, target: int, **more: Any) -> Callable[[Path, bool], Run]:
-        """A stage that measures `model` up to `target`; every arm is scored on the same cut of the same texts."""
+        """A stage that measures `model` up to `target`; every arm is scored on the same cut of the same texts.
+
+        The passkey is left out where its prompt does not fit, which is said once, for the run.
+        """
         longest = max(self.targets)
+        tasks = ["perplexity", "passkey"] if fits(self.codec, target) else ["perplexity"]
         options: dict[str, Any] = {
-            "data": [text], "lengths": self.lengths(target), "truncate_tokens": 2 * longest, "max_tokens": 8 * longest,
+            "data": [text], "tasks": tasks, "lengths": self.lengths(target), "truncate_tokens": 2 * longest, "max_tokens": 8 * longest,
             "dtype": self.dtype, "device": self.device, "seed": self.seed, "progress": self.progress,
         } | more  # fmt: skip
         return lambda folder, resume: evaluate(model, out=folder, resume=resume, **options)
@@ -163,11 +186,14 @@ class _Arms:
 def _do_all(stages: Stages, arms: _Arms, train: str | Path, held_out: str | Path) -> None:
     longest = max(arms.targets)
     stages.stage("evaluate the base", "base/evaluation", arms.evaluate(arms.model, held_out, longest))
-    stages.stage(
-        "passkey within the base's own window",
-        "base/own-window",
-        arms.evaluate(arms.model, held_out, arms.window, lengths=[arms.window], tasks=["passkey"]),
-    )
+    if fits(arms.codec, arms.window):
+        stages.stage(
+            "passkey within the base's own window",
+            "base/own-window",
+            arms.evaluate(arms.model, held_out, arms.window, lengths=[arms.window], tasks=["passkey"]),
+        )
+    else:
+        arms.progress.warn(f"the passkey's prompt does not fit into {arms.window} tokens: no passkey there.")
     for target in arms.targets:
         for name in arms.methods:
             arm = f"{name}-{target}"

@@ -78,13 +78,25 @@ class Run:
 
     @contextlib.contextmanager
     def recorded(self, folder: Path) -> Iterator["Run"]:
-        """Writes the record at the start and at the end of a block, with how it ended."""
+        """Writes the record at the start and at the end of a block, with how it ended.
+
+        An OSError of the block, such as a full disk, becomes an OutputError that says how to go on.
+        """
         self.write(folder)
         try:
             yield self
         except KeyboardInterrupt:
             self.finish(folder, "interrupted")
             raise
+        except OSError as error:
+            with contextlib.suppress(OutputError):
+                self.finish(folder, "failed")
+            where = f" ({error.filename})" if error.filename else ""
+            raise OutputError(
+                f"the work in {folder} stopped: {error.strerror or error}{where}.\n"
+                "  What was done so far is kept.\n"
+                "  Free some space or mend the path, then go on with --resume."
+            ) from error
         except BaseException as error:
             self.resolved["error"] = f"{type(error).__name__}: {error}"
             with contextlib.suppress(OutputError):  # the disk may be what failed; the first error is the one to show
@@ -121,7 +133,7 @@ def read_run(folder: Path) -> Run:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON beside `path` and renames it into place. Numbers that are not finite become null."""
-    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, default=str) + "\n"
+    text = json.dumps(_finite(content), indent=2, default=str) + "\n"
     try:
         handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ropewalk.checkpoint.folder import open_checkpoint
 from ropewalk.errors import DataError
-from ropewalk.evals.passkey import CELLS, Cell, grid, k_max, longest_trunk, passed, passkey_results
+from ropewalk.evals.passkey import CELLS, Cell, grid, k_max, longest_start, passed, passkey_results
 from ropewalk.model.load import LoadedModel, load_codec, load_model
 from ropewalk.model.scoring import Scorer
 from ropewalk.text.retrieval import PAPER_FILLER, PasskeyWriter, is_evaluation_key, random_key, training_filler
@@ -98,8 +98,8 @@ def fixed_answer(model: torch.nn.Module, prompt: list[int], answer: int) -> list
 def test_verdicts_equal_greedy_generation(loaded: LoadedModel) -> None:
     """Each document is checked twice: with its key, and with what the model would write itself, which must pass."""
     cells = grid(loaded.codec, 620, seed=3)
-    scorer, trunk = Scorer(loaded.model), longest_trunk(Scorer(loaded.model), cells)
-    assert trunk.length > 0
+    scorer, trunk = Scorer(loaded.model), longest_start(Scorer(loaded.model), cells)
+    assert trunk is not None and trunk.length > 300
     import dataclasses
 
     for cell in cells[::6]:
@@ -117,11 +117,11 @@ def test_an_oracle_finds_every_key_and_a_deaf_model_none(loaded: LoadedModel) ->
         def __init__(self, verdict: bool):
             self.verdict = verdict
 
-        def greedy_matches(self, trunk, suffixes, answer, shared):
+        def greedy_matches(self, start, suffixes, answer):
             return [self.verdict] * len(suffixes)
 
     cells = grid(loaded.codec, 700, seed=0)
-    trunk = longest_trunk(Scorer(loaded.model), cells)
+    trunk = longest_start(Scorer(loaded.model), cells)
     for verdict, share, reach in ((True, 1.0, 700.0), (False, 0.0, 0.0)):
         hits = [passed(Oracle(verdict), trunk, cell) for cell in cells]  # type: ignore[arg-type]
         *rows, last = passkey_results(cells, hits, 700, 64)

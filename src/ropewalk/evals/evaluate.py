@@ -9,7 +9,7 @@ from ropewalk.checkpoint.folder import Checkpoint, open_checkpoint
 from ropewalk.checkpoint.output import finished_run, make_folder
 from ropewalk.checkpoint.subject import subject_of
 from ropewalk.errors import DataError
-from ropewalk.evals.passkey import Cell, grid, longest_trunk, passed, passkey_results
+from ropewalk.evals.passkey import Cell, grid, longest_start, passed, passkey_results
 from ropewalk.evals.perplexity import PAPER_STRIDE, perplexity_result, score_pass, stride_groups, window_passes
 from ropewalk.evals.pieces import Pieces
 from ropewalk.model.load import LoadedModel, TextCodec, describe_device, load_codec, load_model
@@ -65,6 +65,10 @@ def evaluate(
     windows in tokens (None: powers of two from 256 to the model's window, and the window); the longest is also the
     passkey's target. `document_count` takes the first so many texts, `truncate_tokens` cuts each of them, and
     `max_tokens` bounds them all together, in order. Raises RopewalkError for what the caller can mend.
+
+    >>> run = evaluate("pilot", tasks=["perplexity"], lengths=[64, 256], max_tokens=1024, out=folder / "measured")
+    >>> [(row.metric, row.length, row.count) for row in run.results]
+    [('perplexity', 64, 1008), ('perplexity', 256, 1020)]
     """
     out = Path(out)
     given: dict[str, Any] = {
@@ -150,13 +154,13 @@ def measured_passkey(
 ) -> list[EvalResult]:
     """A row a distance, nearest first, and k_max."""
     scorer = Scorer(loaded.model)
-    trunk = None
+    start = None
     with progress.bar(f"passkey at {target}", len(cells)) as bar:
         for cell in cells:
             key = f"passkey/{target}/{cell.distance}"
             if key not in pieces:
-                trunk = trunk or longest_trunk(scorer, cells)
-                pieces.add(key, passed(scorer, trunk, cell))
+                start = start or longest_start(scorer, cells)
+                pieces.add(key, passed(scorer, start, cell))
             bar.advance()
     return passkey_results(cells, [pieces[f"passkey/{target}/{c.distance}"] for c in cells], target, loaded.window)
 

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ropewalk.errors import DataError
+from ropewalk.model.layers import SharedStart
 from ropewalk.model.load import TextCodec
-from ropewalk.model.scoring import Scorer, Trunk, shares_prefixes
+from ropewalk.model.scoring import Scorer
 from ropewalk.record import EvalResult
 from ropewalk.text.retrieval import PAPER_FILLER, PasskeyDocument, PasskeyWriter, random_key
 
@@ -36,6 +37,11 @@ class Cell:
     @property
     def distance(self) -> int:
         return self.documents[0].distance
+
+
+def fits(codec: TextCodec, target: int) -> bool:
+    """Whether the fixed parts of the prompt fit into `target` tokens."""
+    return PasskeyWriter(codec, bos=codec.bos).shortest() <= target
 
 
 def grid(codec: TextCodec, target: int, seed: int, filler: str = PAPER_FILLER) -> list[Cell]:
@@ -63,25 +69,22 @@ def grid(codec: TextCodec, target: int, seed: int, filler: str = PAPER_FILLER) -
     return cells
 
 
-def longest_trunk(scorer: Scorer, cells: Sequence[Cell]) -> Trunk:
-    """The beginning that all prompts share piece by piece: task line and filler, up to the nearest key."""
-    if not shares_prefixes(scorer.model):
-        return Trunk(None, 0)
+def longest_start(scorer: Scorer, cells: Sequence[Cell]) -> SharedStart | None:
+    """The beginning that prompts share piece by piece: task line and filler, up to the nearest key."""
     nearest = cells[0].documents[0]
-    return scorer.trunk(nearest.prompt[: len(nearest.tokens) - nearest.distance])
+    return scorer.shared_start(nearest.prompt[: len(nearest.tokens) - nearest.distance])
 
 
-def passed(scorer: Scorer, trunk: Trunk, cell: Cell) -> int:
+def passed(scorer: Scorer, start: SharedStart | None, cell: Cell) -> int:
     """How many of the cell's keys greedy decoding finds."""
     hits = 0
     for answer in sorted({len(d.answer) for d in cell.documents}):
         alike = [d for d in cell.documents if len(d.answer) == answer]
-        shared = min(trunk.length, *(len(d.tokens) - d.distance for d in alike)) if trunk.length else 0
-        suffix = len(alike[0].tokens) - shared
-        batch = max(1, BATCH_TOKENS // suffix)
-        for start in range(0, len(alike), batch):
-            suffixes = [d.tokens[shared:] for d in alike[start : start + batch]]
-            hits += sum(scorer.greedy_matches(trunk, suffixes, answer, shared))
+        shared = min(start.length, *(len(d.tokens) - d.distance for d in alike)) if start else 0
+        at_once = max(1, BATCH_TOKENS // (len(alike[0].tokens) - shared))
+        for first in range(0, len(alike), at_once):
+            suffixes = [d.tokens[shared:] for d in alike[first : first + at_once]]
+            hits += sum(scorer.greedy_matches(start.first(shared) if start else None, suffixes, answer))
     return hits
 
 

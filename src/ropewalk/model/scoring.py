@@ -1,19 +1,22 @@
 """Evaluation forward passes: losses of chosen targets, and answers checked without generating them.
 
-Plain and exact: causal models with static rotation, one window after another. Logits exist for scored rows only.
+Exact: causal models with static rotation. Logits exist for scored rows only. Models of the Llama family go through
+`LeanForward`, after its logits were seen to equal the stock model's; all others through the stock forward.
 """
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ropewalk.errors import DataError
 from ropewalk.model.head import BodyAndHead
+from ropewalk.model.layers import FAMILIES, LeanForward, SharedStart
 
 # B batch, L length, R scored rows, V vocabulary
 CHUNK_NUMBERS = 2**24  # float32 logits held at once: 64 MiB
+PROBE = 24  # tokens
 
 
 class Scorer:
@@ -23,6 +26,9 @@ class Scorer:
         self.model = model
         self.parts = BodyAndHead(model)
         self.device = next(model.parameters()).device
+        self.lean = LeanForward(model) if self.parts.is_plain and shares_prefixes(model) else None
+        if self.lean is not None and not self._lean_equals_stock():
+            self.lean = None
 
     @torch.inference_mode()
     def target_losses(self, windows: Sequence[Sequence[int]], first: int) -> Tensor:
@@ -33,19 +39,7 @@ class Scorer:
         """
         tokens_BL = torch.tensor(windows, device=self.device)
         targets_BR = tokens_BL[:, first:]
-        head = self.parts.head
-        if self.parts.is_plain and head is not None:
-            hidden = self.parts.hidden(tokens_BL[:, :-1])[:, first - 1 :]
-            rows = max(1, CHUNK_NUMBERS // (head.weight.shape[0] * len(windows)))
-            losses = [
-                _losses(head(hidden[:, i : i + rows]), targets_BR[:, i : i + rows])
-                for i in range(0, hidden.shape[1], rows)
-            ]
-            losses_BR = torch.cat(losses, dim=1)
-        else:
-            kept = torch.arange(first - 1, tokens_BL.shape[1] - 1, device=self.device)
-            logits = self.model(tokens_BL[:, :-1], logits_to_keep=kept, use_cache=False).logits
-            losses_BR = _losses(logits[:, -targets_BR.shape[1] :], targets_BR)
+        losses_BR = self._losses(tokens_BL[:, :-1], targets_BR)
         if not bool(losses_BR.isfinite().all()):
             raise DataError(
                 f"the model gives a loss that is not a finite number, in a window of {tokens_BL.shape[1]} tokens.\n"
@@ -54,56 +48,50 @@ class Scorer:
             )
         return losses_BR.cpu()
 
+    def _losses(self, inputs_BL: Tensor, targets_BR: Tensor) -> Tensor:
+        rows, head = targets_BR.shape[1], self.parts.head
+        if not self.parts.is_plain or head is None:
+            kept = torch.arange(inputs_BL.shape[1] - rows, inputs_BL.shape[1], device=self.device)
+            logits = self.model(inputs_BL, logits_to_keep=kept, use_cache=False).logits
+            return _losses(logits[:, -rows:], targets_BR)
+        hidden = self.lean.rows(inputs_BL, rows) if self.lean else self.parts.hidden(inputs_BL)[:, -rows:]
+        step = max(1, CHUNK_NUMBERS // (head.weight.shape[0] * len(inputs_BL)))
+        chunks = range(0, rows, step)
+        return torch.cat([_losses(head(hidden[:, i : i + step]), targets_BR[:, i : i + step]) for i in chunks], dim=1)
+
     @torch.inference_mode()
-    def greedy_matches(self, trunk: "Trunk", suffixes: Sequence[Sequence[int]], answer: int, shared: int) -> list[bool]:
-        """Whether greedy decoding after each prompt would write its answer; a prompt is trunk[:shared] + suffix.
+    def greedy_matches(self, start: SharedStart | None, suffixes: Sequence[Sequence[int]], answer: int) -> list[bool]:
+        """Whether greedy decoding after each prompt would write its answer; a prompt is the shared start and a suffix.
 
         The last `answer` tokens of each suffix are the answer. Greedy decoding writes it if and only if each of its
         tokens is the most likely one after the prompt and the answer's earlier tokens (induction over the tokens), so
         one forward pass decides what generation would take `answer` passes for.
         """
         tokens_BL = torch.tensor(suffixes, device=self.device)
-        cache = trunk.cache(shared, len(suffixes)) if shared else None
-        positions = torch.arange(shared, shared + tokens_BL.shape[1] - 1, device=self.device)[None]
-        output = self.model(
-            tokens_BL[:, :-1],
-            past_key_values=cache,
-            position_ids=positions,
-            use_cache=cache is not None,
-            logits_to_keep=answer,
-        )
-        best_BR = output.logits[:, -answer:].argmax(-1)
-        return (best_BR == tokens_BL[:, -answer:]).all(-1).tolist()
+        if self.lean is not None and self.parts.head is not None:
+            logits = self.parts.head(self.lean.rows(tokens_BL[:, :-1], answer, start))
+        else:
+            logits = self.model(tokens_BL[:, :-1], use_cache=False, logits_to_keep=answer).logits[:, -answer:]
+        return (logits.argmax(-1) == tokens_BL[:, -answer:]).all(-1).tolist()
 
     @torch.inference_mode()
-    def trunk(self, tokens: Sequence[int]) -> "Trunk":
-        """Keys and values of a text that prompts share as their beginning; empty where sharing is not exact."""
-        if not tokens or not shares_prefixes(self.model):
-            return Trunk(None, 0)
-        cache = DynamicCache(config=self.model.config)
-        tokens_BL = torch.tensor([list(tokens)], device=self.device)
-        self.model.base_model(tokens_BL, past_key_values=cache, use_cache=True)
-        return Trunk(cache, len(tokens))
+    def shared_start(self, tokens: Sequence[int]) -> SharedStart | None:
+        """Keys and values of a text that prompts share as their beginning; None where the model cannot share one."""
+        if self.lean is None or not tokens:
+            return None
+        return self.lean.shared_start(torch.tensor([list(tokens)], device=self.device))
 
-
-class Trunk:
-    """The cached beginning of many prompts."""
-
-    def __init__(self, cache: DynamicCache | None, length: int):
-        self._cache = cache
-        self.length = length
-
-    def cache(self, length: int, batch: int) -> DynamicCache:
-        """The first `length` positions, seen by `batch` prompts at once without being copied."""
-        assert self._cache is not None
-        part = DynamicCache()
-        for index, layer in enumerate(self._cache.layers):
-            keys: Tensor = layer.keys  # pyright: ignore  every layer attends to all and holds both
-            values: Tensor = layer.values  # pyright: ignore
-            part.update(
-                keys[:, :, :length].expand(batch, -1, -1, -1), values[:, :, :length].expand(batch, -1, -1, -1), index
-            )
-        return part
+    @torch.inference_mode()
+    def _lean_equals_stock(self) -> bool:
+        assert self.lean is not None and self.parts.head is not None
+        head = self.parts.head
+        tokens_BL = torch.arange(2 * PROBE, device=self.device).view(2, PROBE) * 7 % head.weight.shape[0]
+        tokens_BL[1, : PROBE // 2] = tokens_BL[0, : PROBE // 2]
+        start = self.lean.shared_start(tokens_BL[:1, : PROBE // 2])
+        ours = head(self.lean.rows(tokens_BL[:, PROBE // 2 :], 5, start)).float()
+        theirs = self.model(tokens_BL, use_cache=False).logits[:, -5:].float()
+        exact = head.weight.dtype in (torch.float32, torch.float64)
+        return torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 if exact else 0.1)
 
 
 def has_static_rotation(model: PreTrainedModel) -> bool:
@@ -114,11 +102,12 @@ def has_static_rotation(model: PreTrainedModel) -> bool:
 
 
 def shares_prefixes(model: PreTrainedModel) -> bool:
-    """Whether a token's state depends on the tokens before it alone, at any length: static rotation, full attention."""
+    """Whether this is a known family whose tokens all attend to everything before them, at any length alike."""
     config = model.config.get_text_config()
     layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
     sliding = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    return has_static_rotation(model) and layer_types == {"full_attention"} and not sliding
+    known = config.model_type in FAMILIES and layer_types == {"full_attention"} and not sliding
+    return known and has_static_rotation(model)
 
 
 def _losses(logits_BRV: Tensor, targets_BR: Tensor) -> Tensor:

@@ -122,11 +122,12 @@ def training_texts(seed: int, packages: tuple[str, ...] = PACKAGES) -> Iterator[
 
 
 def retrieval_row(
-    tokenizer: Tokenizer, bos: list[int], length: int, rng: random.Random
+    tokenizer: Tokenizer, bos: list[int], length: int, rng: random.Random, *, at_ends: bool = False
 ) -> tuple[list[int], list[bool]]:
     """Exactly `length` tokens of passkey documents one after the other, and which of them are answers.
 
-    Lengths are at random; keys and fillers are from the training side of their splits, the key lies anywhere.
+    Lengths are at random; keys and fillers are from the training side of their splits. The key line lies anywhere;
+    `at_ends` draws its distance from the whole document and clips it, so that the two ends are frequent.
     """
     shortest = PasskeyWriter(tokenizer, bos=bos).shortest() + 4  # some keys take a token or two more
     row: list[int] = []
@@ -134,7 +135,9 @@ def retrieval_row(
     while (room := length - len(row)) > 0:
         size = room if room < 2 * shortest else rng.choice((room, rng.randint(shortest, room - shortest)))
         writer = PasskeyWriter(tokenizer, bos=bos, filler=training_filler(rng))
-        document = writer.document(random_key(rng, evaluation=False), size, distance=rng.randint(0, size))
+        key = random_key(rng, evaluation=False)
+        nearest, furthest = (0, size) if at_ends else writer.distances(key, size)
+        document = writer.document(key, size, distance=rng.randint(nearest, furthest))
         row += document.tokens
         answers += [False] * len(document.prompt) + [True] * len(document.answer)
     return row, answers

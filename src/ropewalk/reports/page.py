@@ -39,6 +39,11 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
 
     `runs` are folders that hold a record; a pipeline's folder brings its parts along. Raises RecordError when a folder
     holds no record or no record holds anything to show, OutputError when `out` exists or cannot be written.
+
+    >>> import ropewalk
+    >>> run = ropewalk.evaluate("pilot", lengths=[64], tasks=["perplexity"], max_tokens=512, out=folder / "measured")
+    >>> write_report([folder / "measured"], folder / "page.html").name
+    'page.html'
     """
     out = Path(out)
     if out.exists() or out.is_symlink():

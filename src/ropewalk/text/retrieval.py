@@ -120,6 +120,10 @@ class PasskeyWriter:
         key_line = self._encode(KEY_LINE.format(key=key))
         return len(self._head) + len(key_line) + len(self._question) + len(self._answer(key))
 
+    def distances(self, key: str, length: int) -> tuple[int, int]:
+        """The nearest and the furthest distance that a key line can have in a document of `length` tokens."""
+        return self.shortest(key) - len(self._head), length - len(self._head)
+
     def document(self, key: str, length: int, distance: int) -> PasskeyDocument:
         """A document of exactly `length` tokens, the answer included, whose key line starts `distance` before the end.
 
@@ -128,18 +132,17 @@ class PasskeyWriter:
         """
         key_line = self._encode(KEY_LINE.format(key=key))
         answer = self._answer(key)
-        after_head = length - len(self._head)
-        nearest = len(key_line) + len(self._question) + len(answer)
-        if after_head < nearest:
+        nearest, furthest = self.distances(key, length)
+        if furthest < nearest:
             raise DataError(
                 f"a passkey document of {length} tokens is too short.\n"
-                f"  Its fixed parts alone are {len(self._head) + nearest} tokens with this tokenizer.\n"
+                f"  Its fixed parts alone are {self.shortest(key)} tokens with this tokenizer.\n"
                 "  Ask for a longer one, or leave the passkey out: --tasks perplexity."
             )
-        distance = min(max(distance, nearest), after_head)
+        distance = min(max(distance, nearest), furthest)
         prompt = [
             *self._head,
-            *self._filler(after_head - distance),
+            *self._filler(furthest - distance),
             *key_line,
             *self._filler(distance - nearest),
             *self._question,

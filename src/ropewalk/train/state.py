@@ -1,5 +1,6 @@
 """Saves of a run in progress: weights, optimizer and step; each whole or not there. No pickle."""
 
+import errno
 import json
 import re
 import shutil
@@ -46,12 +47,20 @@ def save_state(
                 moments[f"{names[id(parameter)]}/{key}"] = value.detach().cpu().contiguous()
     with whole_folder(folder) as beside:
         weights = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
-        save_file(weights, beside / "model.safetensors")
-        save_file(moments, beside / "optimizer.safetensors")
+        write_tensors(weights, beside / "model.safetensors")
+        write_tensors(moments, beside / "optimizer.safetensors")
         (beside / "state.json").write_text(json.dumps(state | {"step": step}), encoding="utf-8")
     for old in saves(run_folder)[: -keep or None]:
         shutil.rmtree(old.folder, ignore_errors=True)
     return folder
+
+
+def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """A safetensors file. Raises OSError when the disk does, which safetensors has an error of its own for."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error), str(path)) from error
 
 
 def saves(run_folder: Path) -> list[SavedState]:

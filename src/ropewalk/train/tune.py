@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from ropewalk.checkpoint.card import CARD, card
 from ropewalk.checkpoint.folder import Checkpoint, copy_companions, open_checkpoint
 from ropewalk.checkpoint.output import finished_run, make_folder, whole_folder
@@ -64,6 +66,10 @@ def tune(
     `data` are texts (files and folders), or "pilot" for the built-in corpus. `length` None: the model's window.
     `learning_rate` and `batch_tokens` None: the recipe's for the model's size. `dtype` is what is computed in; weights
     and optimizer stay float32. Interrupted runs go on with `resume`. Raises RopewalkError for what the caller can mend.
+
+    >>> run = tune("pilot", steps=2, out=folder / "tuned")
+    >>> run.status, run.resolved["batch_tokens"], 0 < run.results[0].value < 5
+    ('done', 1024, True)
     """
     out = Path(out)
     given: dict[str, Any] = {
@@ -135,16 +141,18 @@ def write_tuned(out: Path, loaded: LoadedModel, subject: dict[str, Any]) -> None
     checkpoint = loaded.checkpoint
     stored = DTYPES.get(str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")), DTYPES["float32"])
     state = {name: tensor.to(stored) for name, tensor in loaded.model.state_dict().items()}
-    with whole_folder(out / "weights") as beside, quiet_libraries():
-        loaded.model.save_pretrained(beside, state_dict=state)
+    shutil.rmtree(out / "weights", ignore_errors=True)  # of a run that was killed right here
     try:
+        with whole_folder(out / "weights") as beside, quiet_libraries():
+            loaded.model.save_pretrained(beside, state_dict=state)
         for path in sorted((out / "weights").glob("model*.safetensors*")):
+            path.chmod(0o644)
             os.replace(path, out / path.name)
         shutil.rmtree(out / "weights")
         copy_companions(checkpoint, out, checkpoint.rope.window.target)
         (out / CARD).write_text(_card(checkpoint, subject), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror}.\n  Free some space, then --resume.") from error
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"cannot write {out}: {error}.\n  Free some space, then go on with --resume.") from error
     write_json(out / "config.json", written(checkpoint.config, checkpoint.rope))
 
 

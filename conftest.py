@@ -1,0 +1,11 @@
+"""For the examples in docstrings: `folder`, an empty folder of their own, and `quietly`, which hides what is in the way."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _example_folder(
+    request: pytest.FixtureRequest, doctest_namespace: dict, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    if isinstance(request.node, pytest.DoctestItem):
+        doctest_namespace["folder"] = tmp_path_factory.mktemp("example")

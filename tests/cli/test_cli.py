@@ -1,0 +1,150 @@
+"""The command line as people use it: every verb, exit codes, messages."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ropewalk.cli import app, spread_data, tokens
+from ropewalk.errors import DataError
+from ropewalk.record import read_run
+
+RUNNER = CliRunner()
+
+
+def ropewalk(*arguments: object, code: int = 0) -> str:
+    """Output of the command, both streams; fails unless it exits with `code`."""
+    result = RUNNER.invoke(app, spread_data([str(a) for a in arguments]))
+    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+    if code == 2:
+        assert "Traceback" not in result.output
+    return result.output
+
+
+def process(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "ropewalk", *map(str, arguments)], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("verb", ["", "inspect", "extend", "tune", "evaluate", "report", "run"])
+def test_help_teaches(verb: str) -> None:
+    text = ropewalk(*filter(None, [verb]), "--help")
+    assert "Usage" in text and ("--out" in text or verb in ("", "inspect"))
+
+
+def test_the_whole_way_on_a_tiny_model(tiny_llama: Path, texts: Path, tmp_path: Path) -> None:
+    long, tuned, measured, page = (tmp_path / name for name in ("long", "tuned", "measured", "page.html"))
+    assert "window 64 -> 512 by yarn" in ropewalk(
+        "extend", tiny_llama, "--to", "512", "--method", "yarn", "--out", long
+    )
+    ropewalk("tune", long, "--data", texts, "--steps", 3, "--out", tuned)
+    output = ropewalk("evaluate", tuned, "--data", texts, "--lengths", "32,64,512", "--stride", 32, "--out", measured)
+    assert "k_max" in output and "512" in output
+    run = read_run(measured)
+    assert [row.length for row in run.results if row.metric == "perplexity"] == [32, 64, 512]
+    assert len([row for row in run.results if row.metric == "accuracy"]) == 32
+    assert run.resolved["subject"]["tuning_steps"] == 3
+    ropewalk("report", measured, tuned, "--out", page)
+    assert "<svg" in page.read_text()
+
+
+def test_numbers_are_the_same_again_and_resuming_what_is_done_changes_nothing(
+    tiny_llama: Path, texts: Path, tmp_path: Path
+) -> None:
+    options = ("--data", texts, "--lengths", "32,400", "--stride", 32)
+    for name in ("a", "b"):
+        ropewalk("evaluate", tiny_llama, *options, "--out", tmp_path / name)
+    assert read_run(tmp_path / "a").results == read_run(tmp_path / "b").results
+    before = (tmp_path / "a" / "run.json").read_bytes()
+    ropewalk("evaluate", tiny_llama, *options, "--out", tmp_path / "a", "--resume")
+    assert (tmp_path / "a" / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("kept", [0, 1, 5, 20])
+def test_an_evaluation_that_was_killed_goes_on_where_it_stopped(
+    tiny_llama: Path, texts: Path, tmp_path: Path, kept: int
+) -> None:
+    options = ("--data", texts, "--lengths", "32,400", "--stride", 32)
+    ropewalk("evaluate", tiny_llama, *options, "--out", tmp_path / "a")
+    whole = read_run(tmp_path / "a")
+    record = json.loads((tmp_path / "a" / "run.json").read_text())
+    (tmp_path / "a" / "run.json").write_text(json.dumps(record | {"status": "started", "results": []}))
+    pieces = tmp_path / "a" / "pieces.jsonl"
+    lines = pieces.read_text().splitlines(keepends=True)
+    pieces.write_text("".join(lines[:kept]) + lines[kept][: len(lines[kept]) // 2])  # the last line torn
+    assert "unfinished (status started)" in ropewalk("evaluate", tiny_llama, *options, "--out", tmp_path / "a", code=2)
+    ropewalk("evaluate", tiny_llama, *options, "--out", tmp_path / "a", "--resume")
+    assert read_run(tmp_path / "a").results == whole.results
+    assert sorted(pieces.read_text().splitlines()) == sorted("".join(lines).splitlines())
+
+
+def test_inspect_shows_before_and_after_without_torch(tiny_llama: Path) -> None:
+    text = ropewalk("inspect", tiny_llama, "--method", "pi", "--to", 256)
+    assert "theta 10000, 4 pairs, window 64, unscaled" in text and "linear (factor 4.0)" in text
+    answer = json.loads(ropewalk("inspect", tiny_llama, "--to", 256, "--json"))
+    assert answer["after"]["scaling"] == {"rope_type": "linear", "factor": 4.0}
+    program = (
+        "import sys; from ropewalk.inspection import inspect; inspect(sys.argv[1]); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tiny_llama)], check=True)
+
+
+def test_extend_dry_run_writes_nothing(tiny_llama: Path, tmp_path: Path) -> None:
+    assert "nothing was written" in ropewalk("extend", tiny_llama, "--to", "1k", "--out", tmp_path / "x", "--dry-run")
+    assert not list(tmp_path.iterdir())
+
+
+BAD = [
+    (["extend", "NOWHERE", "--to", "1k", "--out", "x"], "no such model"),
+    (["extend", "MODEL", "--to", "64", "--out", "x"], "not above the window of 64"),
+    (["extend", "MODEL", "--to", "8.5k", "--out", "x"], "not a number of tokens"),
+    (["extend", "MODEL", "--to", "-8", "--out", "x"], "not a number of tokens"),
+    (["extend", "MODEL", "--to", "1k", "--method", "pie", "--out", "x"], "Did you mean 'pi'?"),
+    (["inspect", "MODEL", "--method", "pi"], "--method has no effect without --to"),
+    (["evaluate", "MODEL", "--data", "NOWHERE", "--out", "x"], "no such text"),
+    (["evaluate", "MODEL", "--data", "TEXTS", "--tasks", "passky", "--out", "x"], "Did you mean 'passkey'?"),
+    (["evaluate", "MODEL", "--data", "TEXTS", "--tasks", ",", "--out", "x"], "no task given"),
+    (["evaluate", "MODEL", "--data", "TEXTS", "--lengths", "1", "--out", "x"], "scores nothing"),
+    (["evaluate", "MODEL", "--data", "TEXTS", "--lengths", "64", "--out", "x"], "a passkey document needs"),
+    (["tune", "MODEL", "--data", "EMPTY", "--out", "x"], "shorter than one training sequence"),
+    (["tune", "MODEL", "--data", "TEXTS", "--steps", "0", "--out", "x"], "--steps is 0"),
+    (["run", "MODEL", "--data", "EMPTY", "--to", "128", "--out", "x"], "every document is empty"),
+    (["run", "MODEL", "--data", "SHORT", "--to", "4k", "--out", "x"], "is too short"),
+    (["run", "MODEL", "--data", "TEXTS", "--to", "32", "--out", "x"], "not above the window of 64"),
+    (["report", "NOWHERE", "--out", "x"], "NOWHERE"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), BAD, ids=[says for _, says in BAD])
+def test_mistakes_get_one_message_exit_code_two_and_leave_nothing(
+    arguments: list[str], says: str, tiny_llama: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("EMPTY").write_text("  \n")
+    Path("SHORT").write_text("only a little text")
+    named = {"MODEL": str(tiny_llama), "TEXTS": str(texts)}
+    assert says in ropewalk(*[named.get(a, a) for a in arguments], code=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["EMPTY", "SHORT"]
+
+
+def test_a_process_of_its_own_ends_with_the_same_codes(tiny_llama: Path, tmp_path: Path) -> None:
+    done = process("extend", tiny_llama, "--to", 128, "--out", tmp_path / "x")
+    assert (done.returncode, done.stderr) == (0, "")
+    again = process("extend", tiny_llama, "--to", 128, "--out", tmp_path / "x")
+    assert again.returncode == 2 and again.stdout == "" and "there already, and finished" in again.stderr
+    assert process("extend", tiny_llama, "--to", 128).returncode == 2  # no --out
+
+
+def test_tokens_are_counted_in_units_of_1024() -> None:
+    assert [tokens(t) for t in ("8192", "8k", "8K", "1m", "2_048")] == [8192, 8192, 8192, 1024**2, 2048]
+    for text in ("", "k", "0", "-1", "1.5k", "8kb", "٣x"):
+        with pytest.raises(DataError):
+            tokens(text)
+
+
+def test_several_texts_may_follow_data() -> None:
+    assert spread_data(["tune", "--data", "a", "b", "--data", "c", "--out", "d", "e"]) == [
+        "tune", "--data", "a", "--data", "b", "--data", "c", "--out", "d", "e",
+    ]  # fmt: skip

@@ -1,0 +1,67 @@
+"""The README's commands and examples, run as written: only the sizes are cut, and the names in angle brackets filled in."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, flags=re.S)
+SHELL = [line for kind, block in BLOCKS if kind == "bash" for line in block.replace("\\\n", " ").splitlines() if line]
+PYTHON = [block for kind, block in BLOCKS if kind == "python"]
+MAKE = [line.split("#")[0].strip() for line in SHELL if line.startswith("make")]
+
+
+def cut(command: str) -> str:
+    """The same command with two steps of tuning."""
+    command = re.sub(r"--steps \d+", "--steps 2", command)
+    return command if "--steps" in command or not command.startswith("ropewalk run") else f"{command} --steps 2"
+
+
+def run(command: list[str], folder: Path) -> None:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_readme_speaks_of_targets_that_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert MAKE[:2] == ["make demo", "make test"]
+    for line in MAKE:
+        assert re.search(rf"^{line.split()[1]}:", makefile, flags=re.M), line
+
+
+@pytest.mark.model
+def test_the_readmes_commands_run(tiny_llama: Path, texts: Path, tmp_path: Path) -> None:
+    """In order, in one folder: a later command uses what an earlier one left."""
+    named = {"path/to/model": str(tiny_llama), "path/to/texts": str(texts), "32k": "512"}
+    ours = [line.split("#")[0].strip() for line in SHELL if line.startswith("ropewalk")]
+    assert len(ours) >= 6
+    for line in ours:
+        run([named.get(word, word) for word in shlex.split(cut(line))], tmp_path)
+
+
+@pytest.mark.model
+def test_the_readmes_python_runs(tmp_path: Path) -> None:
+    assert PYTHON
+    for block in PYTHON:
+        run([sys.executable, "-c", re.sub(r"steps=\d+", "steps=2", block)], tmp_path)
+
+
+@pytest.mark.model
+def test_the_demos_path_runs_and_says_what_is_there_the_second_time(tmp_path: Path) -> None:
+    """What `make demo` calls, with two steps an arm and one target."""
+    recipe = re.search(r"^demo:.*\n\t\$\(BIN\)/(ropewalk run .*)$", (ROOT / "Makefile").read_text(), flags=re.M)
+    assert recipe
+    command = shlex.split(cut(recipe[1].replace("$(DEMO)", "demo").replace("1024,2048", "512")))
+    run(command, tmp_path)
+    assert "<svg" in (tmp_path / "demo" / "report.html").read_text()
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert again.returncode == 0
+    assert "finished" in again.stderr and "to start over: rm -r demo" in again.stdout
