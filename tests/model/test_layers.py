@@ -1,6 +1,5 @@
 """The lean forward pass equals the stock one, and is not used where it would not."""
 
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config

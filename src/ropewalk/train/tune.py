@@ -38,7 +38,7 @@ from ropewalk.train.recipe import SMALL, Recipe, resolved_recipe
 from ropewalk.train.rows import TokenRows, joined_tokens
 
 ADAPTERS = ("full",)
-PILOT_RETRIEVAL_SHARE = 0.2  # of the pilot's rows: without any, a model this small unlearns retrieval
+PILOT_RETRIEVAL_SHARE = 0.3  # of the pilot's rows: without any, a model this small unlearns retrieval
 LAST_STEPS = 10
 
 
