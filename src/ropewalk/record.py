@@ -85,24 +85,21 @@ class Run:
         self.write(folder)
         try:
             yield self
+            self.finish(folder)
         except KeyboardInterrupt:
             self.finish(folder, "interrupted")
             raise
-        except OSError as error:
-            with contextlib.suppress(OutputError):
-                self.finish(folder, "failed")
-            where = f" ({error.filename})" if error.filename else ""
-            raise OutputError(
-                f"the work in {folder} stopped: {error.strerror or error}{where}.\n"
-                "  What was done so far is kept.\n"
-                "  Free some space or mend the path, then go on with --resume."
-            ) from error
         except BaseException as error:
             self.resolved["error"] = f"{type(error).__name__}: {error}"
             with contextlib.suppress(OutputError):  # the disk may be what failed; the first error is the one to show
                 self.finish(folder, "failed")
+            if isinstance(error, OSError | OutputError):
+                raise OutputError(
+                    f"the work in {folder} stopped: {str(error).splitlines()[0]}\n"
+                    "  What was done so far is kept.\n"
+                    "  Free some space or mend the path, then go on with --resume."
+                ) from error
             raise
-        self.finish(folder)
 
 
 def read_run(folder: Path) -> Run:
