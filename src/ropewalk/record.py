@@ -14,7 +14,6 @@ import math
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -129,13 +128,17 @@ def read_run(folder: Path) -> Run:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON beside `path` and renames it into place. Numbers that are not finite become null."""
-    text = json.dumps(_finite(content), indent=2, default=str) + "\n"
+    """Writes JSON, whole or not at all. Numbers that are not finite become null."""
+    write_text(path, json.dumps(_finite(content), indent=2, default=str) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes beside `path` and renames into place. Raises OutputError when the disk will not have it."""
     try:
         handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(text.encode("utf-8", errors="replace"))  # JSON can hold half a surrogate pair
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(beside, 0o644)
@@ -195,7 +198,3 @@ def code_state() -> dict[str, Any]:
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return {}
-
-
-def command_line() -> list[str]:
-    return sys.argv[1:]

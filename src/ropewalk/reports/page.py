@@ -5,8 +5,6 @@ carries no date but theirs. All text in records is taken to be hostile; the temp
 it in figures, and the page forbids scripts besides.
 """
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import jinja2
 
 from ropewalk.errors import OutputError, RecordError
+from ropewalk.record import write_text
 from ropewalk.reports.arms import described, measured, page_arms
 from ropewalk.reports.compare import loss_curves, panels, passkey_tables, turns, verdicts
 from ropewalk.reports.figures import loss_figures, perplexity_figures, wavelength_figures
@@ -58,7 +57,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
             "  A report is one file in a folder that is there already.\n"
             "  Make the folder, or name another page with --out."
         )
-    _write(out, page(sources([Path(run) for run in runs])))
+    write_text(out, page(sources([Path(run) for run in runs])))
     return out
 
 
@@ -109,19 +108,3 @@ def context(found: Sources) -> dict[str, Any]:
         "joined": joined,
         "space": SPACE,
     }
-
-
-def _write(out: Path, text: str) -> None:
-    """Writes beside `out` and moves into place, so that a full disk leaves no half page."""
-    try:
-        handle, beside = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(text.encode("utf-8", errors="replace"))  # JSON can hold half a surrogate pair
-            os.chmod(beside, 0o644)
-            os.replace(beside, out)
-        except BaseException:
-            Path(beside).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}.") from error
