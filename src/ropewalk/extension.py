@@ -10,6 +10,7 @@ from ropewalk.checkpoint.folder import INDEX, Checkpoint, copy_companions, link_
 from ropewalk.checkpoint.output import require_new, whole_folder
 from ropewalk.checkpoint.rope_config import written
 from ropewalk.checkpoint.subject import subject_of
+from ropewalk.errors import RopeError
 from ropewalk.progress import Progress, silent
 from ropewalk.record import Run, input_file, write_json
 from ropewalk.rope.methods import method_named
@@ -34,6 +35,13 @@ def planned_extension(model: str | Path, to: int, method: str = "pi") -> Extensi
     """The extension of `model` to `to` tokens. Raises RopewalkError when it cannot be."""
     rescale = method_named(method)
     checkpoint = open_checkpoint(model)
+    made_by = subject_of(checkpoint)["method"]
+    if made_by in ("none", "ntk"):  # nothing in config.json tells such a window from a pretrained one; the record does
+        raise RopeError(
+            f"cannot apply {method}: this checkpoint's window was already lengthened by {made_by}.\n"
+            f"  Its run.json in {checkpoint.folder} says so; its config.json alone would give a wrong stretch.\n"
+            "  Start from the base checkpoint."
+        )
     return Extension(checkpoint, method, checkpoint.rope, rescale(checkpoint.rope, to))
 
 

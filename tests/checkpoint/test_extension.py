@@ -248,3 +248,11 @@ def test_hub_ids_are_found_in_the_hub_cache_offline(
     assert read_run(tmp_path / "long").resolved["subject"]["name"] == "some/llama"
     missing = ropewalk("extend", "some/other", "--to", "128", "--out", str(tmp_path / "none"))
     assert missing.returncode == 2 and "no such model: some/other" in missing.stderr
+
+
+@pytest.mark.parametrize("method", ["none", "ntk"])
+def test_a_window_lengthened_without_a_scaling_is_not_taken_for_a_pretrained_one(
+    tiny_llama: Path, tmp_path: Path, method: str
+) -> None:
+    extend(tiny_llama, to=128, out=tmp_path / "long", method=method)
+    refused(tmp_path / "long", tmp_path / "longer", RopeError, f"already lengthened by {method}", to=256)

@@ -80,6 +80,17 @@ def test_an_evaluation_that_was_killed_goes_on_where_it_stopped(
     assert sorted(pieces.read_text().splitlines()) == sorted("".join(lines).splitlines())
 
 
+def test_an_evaluation_is_not_resumed_on_other_texts(tiny_llama: Path, texts: Path, tmp_path: Path) -> None:
+    copy, out = tmp_path / "copy.jsonl", tmp_path / "a"
+    copy.write_text(texts.read_text())
+    options = ("--data", copy, "--tasks", "perplexity", "--lengths", "32", "--out", out)
+    ropewalk("evaluate", tiny_llama, *options)
+    record = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    copy.write_text(texts.read_text().replace("fox", "cat"))
+    assert "the texts are not those" in ropewalk("evaluate", tiny_llama, *options, "--resume", code=2)
+
+
 def test_inspect_shows_before_and_after_without_torch(tiny_llama: Path) -> None:
     text = ropewalk("inspect", tiny_llama, "--method", "pi", "--to", 256)
     assert "theta 10000, 4 pairs, window 64, unscaled" in text and "linear (factor 4.0)" in text

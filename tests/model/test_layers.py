@@ -72,8 +72,10 @@ def test_it_is_not_used_where_it_differs(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_merged_parts_are_attention_over_their_union(shared: int) -> None:
     generator = torch.Generator().manual_seed(0)
     query, keys, values = (torch.randn(2, 3, n, 8, generator=generator) for n in (5, 9, 9))
-    start = tuple(torch.randn(1, 3, shared, 8, generator=generator) for _ in range(2)) if shared else None
-    ours = attend(query, keys, values, start, 0.3)  # type: ignore[arg-type]
+    start = None
+    if shared:
+        start = torch.randn(1, 3, shared, 8, generator=generator), torch.randn(1, 3, shared, 8, generator=generator)
+    ours = attend(query, keys, values, start, 0.3)
     if start:
         keys, values = (
             torch.cat([s.expand(2, -1, -1, -1), own], 2) for s, own in zip(start, (keys, values), strict=True)

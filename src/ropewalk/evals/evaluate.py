@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.folder import Checkpoint, open_checkpoint
-from ropewalk.checkpoint.output import finished_run, make_folder
+from ropewalk.checkpoint.output import finished_run, folder_status, make_folder
 from ropewalk.checkpoint.subject import subject_of
 from ropewalk.errors import DataError
 from ropewalk.evals.passkey import Cell, grid, longest_start, passed, passkey_results
@@ -17,7 +17,7 @@ from ropewalk.model.scoring import Scorer, has_static_rotation
 from ropewalk.names import unknown
 from ropewalk.pilot.corpus import PILOT, heldout_modules, heldout_note
 from ropewalk.progress import Progress, silent
-from ropewalk.record import EvalResult, Run, input_file
+from ropewalk.record import EvalResult, Run, input_file, read_run
 from ropewalk.text.documents import Document, document_files, documents
 
 TASKS = ("perplexity", "passkey")
@@ -86,6 +86,7 @@ def evaluate(
         data=tuple(map(str, data)), documents=document_count, truncate_tokens=truncate_tokens, max_tokens=max_tokens
     )
     scored, inputs = scored_documents(codec, selection, progress) if "perplexity" in tasks else ([], [])
+    _require_same_texts(out, inputs)
     cells = grid(codec, max(windows), seed) if "passkey" in tasks else []
     _warn(checkpoint, windows, scored, progress)
     loaded = load_model(checkpoint, dtype=dtype, device=device)
@@ -113,6 +114,16 @@ def evaluate(
         if cells:
             run.results += measured_passkey(loaded, cells, max(windows), pieces, progress)
     return run
+
+
+def _require_same_texts(out: Path, inputs: list[dict[str, Any]]) -> None:
+    """Raises DataError when the pieces in `out` were made from other texts than those that are there now."""
+    if folder_status(out) not in (None, "empty") and read_run(out).inputs != inputs:
+        raise DataError(
+            f"the texts are not those that {out} was begun with.\n"
+            "  Its pieces and new ones would be of different texts.\n"
+            "  Give the same --data, or another --out."
+        )
 
 
 def measured_perplexity(
