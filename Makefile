@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test test-fast check pilot clean
+.PHONY: demo test test-fast test-families test-runtimes check pilot clean
 
 demo: $(VENV)/ready
 	$(BIN)/ropewalk run --to 1024,2048 --out $(DEMO) --resume
@@ -13,7 +13,24 @@ test: $(VENV)/ready
 	$(BIN)/python -m pytest
 
 test-fast: $(VENV)/ready
-	$(BIN)/python -m pytest -m "not model and not gpu"
+	$(BIN)/python -m pytest -m "not model and not gpu and not families and not clients"
+
+# Every model type of transformers with every method: about a quarter of an hour.
+test-families: $(VENV)/ready
+	$(BIN)/python -m pytest -q tests/families -m "families or not families"
+
+# Real serving runtimes, each in an environment of its own; llama.cpp is built from source, which takes minutes.
+CLIENTS := build/clients
+test-runtimes: $(VENV)/ready $(CLIENTS)/transformers4/ready $(CLIENTS)/mlx/ready $(CLIENTS)/llama_cpp/ready
+	$(BIN)/python -m pytest -q tests/clients -m clients
+
+$(CLIENTS)/transformers4/ready: PACKAGES := torch==2.13.0 transformers==4.57.6
+$(CLIENTS)/mlx/ready: PACKAGES := mlx[cpu]==0.32.4 mlx-lm==0.32.2
+$(CLIENTS)/llama_cpp/ready: PACKAGES := llama-cpp-python==0.3.36
+$(CLIENTS)/%/ready:
+	$(PYTHON) -m venv $(CLIENTS)/$*
+	$(CLIENTS)/$*/bin/python -m pip install --quiet --disable-pip-version-check '$(firstword $(PACKAGES))' $(foreach p,$(wordlist 2,9,$(PACKAGES)),'$(p)')
+	touch $@
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """For the examples in docstrings: `folder`, an empty folder of their own, and `quietly`, which hides what is in the way."""
 
+import hypothesis
 import pytest
 
 
@@ -9,3 +10,8 @@ def _example_folder(
 ) -> None:
     if isinstance(request.node, pytest.DoctestItem):
         doctest_namespace["folder"] = tmp_path_factory.mktemp("example")
+
+
+# A busy machine is no bug: no deadline for one example. The same examples each time, so that a failure is one for all.
+hypothesis.settings.register_profile("ropewalk", deadline=None, derandomize=True, max_examples=50)
+hypothesis.settings.load_profile("ropewalk")

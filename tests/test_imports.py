@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    "errors", "names", "rope", "record", "progress", "checkpoint", "extension", "inspection", "text", "pilot", "model",
-    "train", "evals", "reports", "pipeline", "tables", "cli", "__main__",
+    "errors", "names", "rope", "runtimes", "record", "progress", "checkpoint", "extension", "export", "inspection", "checking",
+    "text", "pilot", "model", "train", "evals", "reports", "pipeline", "tables", "cli", "__main__",
 )  # fmt: skip
 PACKAGE = Path(__file__).parents[1] / "src" / "ropewalk"
 HEAVY = {"torch", "transformers", "safetensors", "tokenizers"}
@@ -15,11 +15,13 @@ LIGHT_LAYERS = {
     "errors",
     "names",
     "rope",
+    "runtimes",
     "record",
     "progress",
     "checkpoint",
     "extension",
     "inspection",
+    "checking",
     "text",
     "reports",
     "tables",

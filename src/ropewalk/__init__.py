@@ -4,6 +4,8 @@ The verbs of the command line as functions over paths, and the few types they sp
 
     inspect    what a checkpoint's window and rotation are, and what a method would make of them
     extend     a new folder with a longer window, in a second
+    check      how each serving runtime will read it
+    export     one file for another runtime
     tune       fine-tune it, resumable
     evaluate   perplexity and passkey retrieval, with uncertainty
     report     one page from any number of runs
@@ -21,7 +23,9 @@ from ropewalk.rope.methods import METHODS
 from ropewalk.rope.spec import RopeSpec, Window
 
 if TYPE_CHECKING:
+    from ropewalk.checking import check
     from ropewalk.evals.evaluate import evaluate
+    from ropewalk.export.export import export
     from ropewalk.extension import extend
     from ropewalk.inspection import inspect
     from ropewalk.pipeline import run
@@ -37,7 +41,9 @@ __all__ = [
     "RopewalkError",
     "Run",
     "Window",
+    "check",
     "evaluate",
+    "export",
     "extend",
     "inspect",
     "read_run",
@@ -47,6 +53,8 @@ __all__ = [
 ]
 
 _VERBS = {
+    "check": ("ropewalk.checking", "check"),
+    "export": ("ropewalk.export.export", "export"),
     "evaluate": ("ropewalk.evals.evaluate", "evaluate"),
     "extend": ("ropewalk.extension", "extend"),
     "inspect": ("ropewalk.inspection", "inspect"),

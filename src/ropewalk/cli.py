@@ -12,10 +12,11 @@ from rich.console import Console
 
 from ropewalk.errors import DataError, RopeError, RopewalkError
 from ropewalk.progress import TerminalProgress
-from ropewalk.rope.methods import METHODS
+from ropewalk.rope.methods import METHODS, parsed_options
 
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 MISTAKE = 2
+NOT_AS_MEANT = 1  # check: a runtime asked for would not serve what was written
 
 app = typer.Typer(
     name="ropewalk",
@@ -38,6 +39,13 @@ Model = Annotated[str, typer.Argument(help="Folder, hub id (org/name) or 'pilot'
 Out = Annotated[Path, typer.Option("--out", help="New folder.", show_default=False)]
 To = Annotated[str, typer.Option("--to", help="Target window in tokens: 8192 or 8k.", show_default=False)]
 OneMethod = Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="NAME=VALUE of the method, repeatable: beta_fast=16, theta=5e5, factors=@FILE."),
+]
+Start = Annotated[
+    str, typer.Option("--from", help="here: what MODEL is now; original: its base's own rotation, put back first.")
+]
 Data = Annotated[
     list[str] | None,
     typer.Option("--data", help="Texts: one or more files or folders; 'pilot' (the default) for the built-in ones."),
@@ -77,15 +85,20 @@ def inspect(
     model: Model,
     method: Annotated[str | None, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="Show what a target of N tokens would make of it.")] = None,
+    option: Options = None,
+    start: Start = "here",
     as_json: AsJson = False,
 ) -> None:
     """What a checkpoint's window and rotation are; with --to, what a method would make of them."""
     from ropewalk.inspection import inspect as inspected
     from ropewalk.tables import inspection_lines
 
-    if method is not None and to is None:
-        raise RopeError("--method has no effect without --to.\n  Give the target window too, such as --to 8k.")
-    answer = inspected(model, method=method, to=None if to is None else tokens(to))
+    if to is None and (method is not None or option or start != "here"):
+        raise RopeError(
+            "--method, --option and --from have no effect without --to.\n  Give the target too, such as --to 8k."
+        )
+    options = parsed_options(method or "pi", option or ())
+    answer = inspected(model, method=method, to=None if to is None else tokens(to), options=options, start=start)
     print(_json(answer) if as_json else "\n".join(inspection_lines(answer)))
 
 
@@ -95,6 +108,8 @@ def extend(
     to: To,
     out: Out,
     method: OneMethod = "pi",
+    option: Options = None,
+    start: Start = "here",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -105,27 +120,75 @@ def extend(
     from ropewalk.extension import extend as extended
     from ropewalk.extension import planned_extension
 
+    options = parsed_options(method, option or ())
     if dry_run:
         require_new(out)
-        plan = planned_extension(model, tokens(to), method)
+        plan = planned_extension(model, tokens(to), method, options, start)
         content = {
             "out": str(out),
             "before": plan.before.in_words(),
             "after": plan.after.in_words(),
+            "written_as": plan.form,
             "config": plan.config,
         }
-        print(
-            _json(content) if as_json else f"{plan.before.in_words()}\n-> {plan.after.in_words()}\nnothing was written"
-        )
+        lines = f"{plan.before.in_words()}\n-> {plan.after.in_words()}\nwould be written as {plan.form}; nothing was written"
+        print(_json(content) if as_json else lines)
         return
-    run = extended(model, to=tokens(to), out=out, method=method, progress=TerminalProgress(console))
-    after = run.ropes["after"]["full_attention"]
-    written = after["scaling"]["rope_type"]
-    print(
-        _json(asdict(run))
-        if as_json
-        else f"{out}: window {after['original_window']} -> {after['window']} by {method}, written as rope_type {written}"
+    run = extended(
+        model, to=tokens(to), out=out, method=method, options=options, start=start, progress=TerminalProgress(console)
     )
+    after, form = run.ropes["after"]["full_attention"], run.resolved["written_as"]["form"]
+    line = f"{out}: window {after['original_window']} -> {after['window']} by {method}, written as {form}"
+    print(_json(asdict(run)) if as_json else line)
+
+
+@verb
+def check(
+    model: Model,
+    runtime: Annotated[
+        list[str] | None, typer.Option("--runtime", help="Ask of this one only, repeatable; wrong or refused: exit 1.")
+    ] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="First write config.json anew in both schemas, in place.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell how each serving runtime will read MODEL: exact, exact with a flag, silently wrong, or refused."""
+    from dataclasses import asdict
+
+    from ropewalk.checking import check as checked
+    from ropewalk.tables import verdict_table
+
+    verdicts = checked(model, runtimes=runtime or None, fix=fix)
+    if as_json:
+        print(_json([asdict(verdict) for verdict in verdicts]))
+    else:
+        Console().print(verdict_table(model, verdicts))
+    if runtime and any(verdict.outcome in ("silently wrong", "refused") for verdict in verdicts):
+        raise typer.Exit(NOT_AS_MEANT)
+
+
+@verb
+def export(
+    model: Model,
+    out: Out,
+    to: Annotated[str, typer.Option("--to", help="gguf: one file for llama.cpp and what is built on it.")] = "gguf",
+    dtype: Annotated[
+        str | None,
+        typer.Option("--dtype", help="Store matrices in float32, float16 or bfloat16. Default: as they are."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
+) -> None:
+    """Write MODEL as one GGUF file, its rotation in the words that llama.cpp reads."""
+    from ropewalk.checkpoint.output import require_new
+    from ropewalk.export.export import export as exported
+    from ropewalk.export.export import planned_export
+
+    if dry_run:
+        require_new(out)
+        plan = planned_export(model, to, dtype)
+        print(f"{out / plan.file}: {len(plan.tensors)} tensors, {plan.nbytes / 2**20:.1f} MiB; nothing was written")
+        return
+    run = exported(model, to=to, out=out, dtype=dtype, progress=TerminalProgress(console))
+    print(out / run.resolved["file"])
 
 
 @verb

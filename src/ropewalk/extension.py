@@ -1,20 +1,25 @@
 """`ropewalk extend`: a checkpoint in, the same checkpoint with a longer window out, in a second."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.card import CARD, card
+from ropewalk.checkpoint.families import FULL_ATTENTION, assert_scalable, layer_notes
 from ropewalk.checkpoint.folder import INDEX, Checkpoint, copy_companions, link_or_copy, open_checkpoint
 from ropewalk.checkpoint.output import require_new, whole_folder
-from ropewalk.checkpoint.rope_config import written
-from ropewalk.checkpoint.subject import subject_of
+from ropewalk.checkpoint.rope_config import contradictions, sayable, text_section, written
+from ropewalk.checkpoint.subject import UNSCALED_METHODS, subject_of
 from ropewalk.errors import RopeError
+from ropewalk.names import unknown
 from ropewalk.progress import Progress, silent
 from ropewalk.record import Run, input_file, write_json
-from ropewalk.rope.methods import method_named
-from ropewalk.rope.spec import RopeSpec
+from ropewalk.rope.methods import method_named, native, rescaled_by
+from ropewalk.rope.scalings import Unscaled
+from ropewalk.rope.spec import RopeSpec, Window
+
+STARTS = ("here", "original")
 
 
 @dataclass(frozen=True)
@@ -26,39 +31,94 @@ class Extension:
     before: RopeSpec
     after: RopeSpec
 
+    options: dict[str, Any]
+    start: str
+
     @property
     def config(self) -> dict[str, Any]:
         return written(self.checkpoint.config, self.after)
 
+    @property
+    def notes(self) -> list[str]:
+        """What the longer window will not do, and what the base's config contradicts itself in, in sentences."""
+        config = self.checkpoint.config
+        said_twice = contradictions(config, self.checkpoint.rope) if self.start == "here" else []
+        return [*layer_notes(text_section(config)), *said_twice]
 
-def planned_extension(model: str | Path, to: int, method: str = "pi") -> Extension:
-    """The extension of `model` to `to` tokens. Raises RopewalkError when it cannot be."""
-    rescale = method_named(method)
+    @property
+    def form(self) -> str:
+        """How config.json says it, in a few words."""
+        if isinstance(self.after.scaling, Unscaled):
+            raised = self.after.theta != self.before.theta
+            return f"rope_theta {self.after.theta:.8g}" if raised else "the declared window alone"
+        return f"rope_type {self.after.scaling.rope_type}"
+
+
+def planned_extension(
+    model: str | Path, to: int, method: str = "pi", options: dict[str, Any] | None = None, start: str = "here"
+) -> Extension:
+    """The extension of `model` to `to` tokens. Raises RopewalkError when it cannot be.
+
+    `start="original"` puts back the base's own rotation before the method is applied; "here" extends what is there.
+    """
+    method_named(method)
+    if start not in STARTS:
+        raise RopeError(unknown("start", start, STARTS))
     checkpoint = open_checkpoint(model)
-    made_by = subject_of(checkpoint)["method"]
-    if made_by in ("none", "ntk"):  # nothing in config.json tells such a window from a pretrained one; the record does
+    before = _restored(checkpoint) if start == "original" else checkpoint.rope
+    if start == "here":
+        _require_settled(checkpoint, method)
+    assert_scalable(text_section(checkpoint.config), method)
+    after = sayable(checkpoint.config, rescaled_by(method, before, to, options))
+    return Extension(checkpoint, method, before, after, dict(options or {}), start)
+
+
+def _restored(checkpoint: Checkpoint) -> RopeSpec:
+    """The base's own rotation. What config.json no longer says of it is in the record of the extension."""
+    rope, subject = checkpoint.rope, subject_of(checkpoint)
+    window = Window(subject["original"], subject["original"])
+    return replace(native(rope), window=window, theta=subject["theta"])
+
+
+def _require_settled(checkpoint: Checkpoint, method: str) -> None:
+    """Refuses a window that was declared longer and never tuned: it shows in config.json as if it were pretrained."""
+    subject = subject_of(checkpoint)
+    if subject["method"] in UNSCALED_METHODS and not subject["tuned"]:
         raise RopeError(
-            f"cannot apply {method}: this checkpoint's window was already lengthened by {made_by}.\n"
+            f"cannot apply {method}: this checkpoint's window was already lengthened by {subject['method']}, and it was "
+            "not tuned since.\n"
             f"  Its run.json in {checkpoint.folder} says so; its config.json alone would give a wrong stretch.\n"
-            "  Start from the base checkpoint."
+            "  Start from the base checkpoint, or put its rotation back: --from original."
         )
-    return Extension(checkpoint, method, checkpoint.rope, rescale(checkpoint.rope, to))
 
 
-def extend(model: str | Path, *, to: int, out: str | Path, method: str = "pi", progress: Progress = silent) -> Run:
+def extend(
+    model: str | Path,
+    *,
+    to: int,
+    out: str | Path,
+    method: str = "pi",
+    options: dict[str, Any] | None = None,
+    start: str = "here",
+    progress: Progress = silent,
+) -> Run:
     """Writes `model` with a window of `to` tokens into the new folder `out`; gives the record.
 
     `config.json` is rewritten in both schemas; weights are hard-linked where the file system can (else copied) and
-    never opened for writing; tokenizer files are copied. The folder appears whole or not at all.
+    never opened for writing; tokenizer files are copied. The folder appears whole or not at all. `options` are the
+    method's own; `start="original"` takes a scaling that is there away first. Layers with a sliding window keep their
+    rotation.
 
     >>> extend("pilot", to=1024, out=folder / "longer").ropes["after"]["full_attention"]["scaling"]
     {'rope_type': 'linear', 'factor': 4.0}
     """
     out = Path(out)
     require_new(out)
-    extension = planned_extension(model, to, method)
+    extension = planned_extension(model, to, method, options, start)
     if not extension.checkpoint.tokenizer_files:
         progress.warn(f"{extension.checkpoint.folder} has no tokenizer files; the new folder has none either.")
+    for note in extension.notes:
+        progress.warn(note)
     run = _record(extension)
     with whole_folder(out) as folder:
         fill(folder, extension)
@@ -83,24 +143,32 @@ def _record(extension: Extension) -> Run:
     checkpoint = extension.checkpoint
     subject = subject_of(checkpoint) | {
         "method": extension.method,
-        "original": extension.before.window.original,
         "target": extension.after.window.target,
         "window": extension.after.window.target,
     }
     return Run(
         command="extend",
-        given={"model": str(checkpoint.folder), "to": extension.after.window.target, "method": extension.method},
+        given={
+            "model": str(checkpoint.folder),
+            "to": extension.after.window.target,
+            "method": extension.method,
+            "options": extension.options,
+            "start": extension.start,
+        },
         resolved={
             "subject": subject,
             "stretch": extension.after.window.stretch,
             "written_as": {
                 "rope_type": extension.after.scaling.rope_type,
+                "form": extension.form,
                 "schemas": ["transformers 5", "transformers 4"],
             },
         },
         ropes={
-            "before": {"full_attention": extension.before.for_record()},
-            "after": {"full_attention": extension.after.for_record()},
+            "before": {kind: rope.for_record() for kind, rope in checkpoint.ropes.items()},
+            "after": {
+                kind: r.for_record() for kind, r in (checkpoint.ropes | {FULL_ATTENTION: extension.after}).items()
+            },
         },
         seed=None,
         inputs=[input_file(checkpoint.folder / "config.json")],

@@ -3,14 +3,23 @@
 from pathlib import Path
 from typing import Any
 
+from ropewalk.checkpoint.families import layer_notes
 from ropewalk.checkpoint.folder import open_checkpoint
+from ropewalk.checkpoint.rope_config import contradictions, text_section
 from ropewalk.checkpoint.subject import subject_of
+from ropewalk.extension import planned_extension
 from ropewalk.rope.frequencies import turns, wavelengths
-from ropewalk.rope.methods import method_named
 from ropewalk.rope.spec import RopeSpec
 
 
-def inspect(model: str | Path, *, method: str | None = None, to: int | None = None) -> dict[str, Any]:
+def inspect(
+    model: str | Path,
+    *,
+    method: str | None = None,
+    to: int | None = None,
+    options: dict[str, Any] | None = None,
+    start: str = "here",
+) -> dict[str, Any]:
     """What the checkpoint's config says of its window and rotation, as plain values.
 
     With `method` and `to`, what `extend` would make of it, under "after". Raises RopewalkError as `extend` would.
@@ -26,10 +35,33 @@ def inspect(model: str | Path, *, method: str | None = None, to: int | None = No
         "parameters": checkpoint.parameters,
         "subject": subject_of(checkpoint),
         "now": _described(rope),
+        "layers": layer_notes(text_section(checkpoint.config)),
+        "contradictions": contradictions(checkpoint.config, rope),
     }
+    lengths = [rope.window.target] if to is None else [rope.window.target, to]
+    answer["cost"] = [_cost(text_section(checkpoint.config), checkpoint.parameters, n) for n in lengths]
     if to is not None:
-        answer["after"] = _described(method_named(method or "pi")(rope, to))
+        plan = planned_extension(model, to, method or "pi", options, start)
+        answer["after"] = _described(plan.after) | {"written_as": plan.form}
     return answer
+
+
+def _cost(config: dict[str, Any], parameters: int, length: int) -> dict[str, Any]:
+    """What reading one text of `length` tokens takes: the KV cache at 16 bits, and attention's work beside the rest.
+
+    Attention multiplies 2 L^2 D numbers a layer (causal: half of queries by keys, half of weights by values), everything
+    else about 2 L for every parameter. Sliding windows and latent caches, which save some of it, are not counted.
+    """
+    heads = config.get("num_attention_heads") or 1
+    head_dim = config.get("head_dim") or (config.get("hidden_size") or 0) // heads
+    layers = config.get("num_hidden_layers") or 0
+    key_heads = config.get("num_key_value_heads") or heads
+    attention = 2 * length**2 * heads * head_dim * layers
+    return {
+        "length": length,
+        "kv_cache_bytes": 2 * 2 * layers * key_heads * head_dim * length,
+        "attention_share": attention / (2 * length * parameters),
+    }
 
 
 def _described(rope: RopeSpec) -> dict[str, Any]:

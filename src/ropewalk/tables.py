@@ -1,12 +1,16 @@
 """Records as tables and lines for a terminal."""
 
+import math
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from ropewalk.errors import RecordError
 from ropewalk.record import EvalResult, Run, read_run
+from ropewalk.rope.methods import METHOD_NAMES
+from ropewalk.runtimes import Verdict
 
 SHADES = "▁▂▃▄▅▆▇█"
 
@@ -53,6 +57,18 @@ def comparison_table(out: Path, run: Run) -> Table:
     return table
 
 
+def verdict_table(model: str, verdicts: list[Verdict]) -> Table:
+    """How each runtime reads a checkpoint, a row each."""
+    colours = {"exact": "green", "exact with a flag": "yellow", "silently wrong": "bold red", "refused": "red"}
+    table = Table(title=f"how runtimes will read {model}", show_lines=True)
+    for column in ("runtime", "read from", "verdict", "why"):
+        table.add_column(column, overflow="fold")
+    for verdict in verdicts:
+        outcome = f"[{colours[verdict.outcome]}]{verdict.outcome}[/]"
+        table.add_row(verdict.runtime, verdict.version, outcome, escape(verdict.sentence))
+    return table
+
+
 def arm_name(subject: dict[str, Any]) -> str:
     """What people call an evaluated model.
 
@@ -61,8 +77,7 @@ def arm_name(subject: dict[str, Any]) -> str:
     """
     if subject.get("method") is None:
         return "base, tuned" if subject.get("tuned") else "base"
-    names = {"pi": "PI", "yarn": "YaRN", "ntk": "NTK", "none": "direct"}
-    name = names.get(subject["method"], subject["method"])
+    name = METHOD_NAMES.get(subject["method"], subject["method"])
     return f"{name} {subject['target']}, {'tuned' if subject['tuned'] else 'untuned'}"
 
 
@@ -75,13 +90,53 @@ def inspection_lines(answer: dict[str, Any]) -> list[str]:
     ]
     if after:
         lines.append(f"  after  {after['in_words']}, attention factor {after['attention_factor']:.4g}")
-    lines += ["", "  pair  wavelength   turns in window" + ("   wavelength after   turns in window" if after else "")]
+        lines.append(f"         written as {after['written_as']}")
+    lines += [f"  note   {note}" for note in answer["layers"]]
+    lines += [f"  twice  {said}" for said in answer["contradictions"]]
+    lines += ["", *_cost_lines(answer), "", *_pair_lines(now, after)]
+    return lines
+
+
+def _cost_lines(answer: dict[str, Any]) -> list[str]:
+    """What a whole window costs, now and after."""
+    lines = [f"  a window of   {'KV cache, 16 bit':>18}   {'attention / other work':>24}"]
+    for cost in answer["cost"]:
+        lines.append(
+            f"  {cost['length']:11,d}   {cost['kv_cache_bytes'] / 2**20:14,.1f} MiB   {cost['attention_share']:23.2f}x"
+        )
+    return lines
+
+
+PICTURE = 44  # columns
+
+
+def _pair_lines(now: dict[str, Any], after: dict[str, Any] | None) -> list[str]:
+    """Each pair's wavelength on a logarithmic scale: ● now, ○ after; a bar at the window, before and after."""
+    shown = [now] if after is None else [now, after]
+    longest = max(pair["wavelength"] for side in shown for pair in side["pairs"])
+    scale = PICTURE / math.log(max(longest, *(side["window"] for side in shown)) * 1.2 / 2)
+
+    def column(tokens: float) -> int:
+        return max(0, min(PICTURE - 1, int(math.log(max(tokens, 2) / 2) * scale)))
+
+    head = "  pair  wavelength     turns  "
+    note = "● wavelength, │ window" if after is None else "● now, ○ after; │ window now, ┆ after"
+    lines = [head + note]
     for j, pair in enumerate(now["pairs"]):
-        line = f"  {j:4d}  {pair['wavelength']:10.1f}   {pair['turns_in_window']:15.2f}"
+        row = [" "] * PICTURE
+        row[column(now["window"])] = "│"
         if after:
-            later = after["pairs"][j]
-            line += f"   {later['wavelength']:16.1f}   {later['turns_in_window']:15.2f}"
-        lines.append(line)
+            row[column(after["window"])] = "┆"
+            row[column(after["pairs"][j]["wavelength"])] = "○"
+        row[column(pair["wavelength"])] = "●"
+        never = "" if pair["turns_in_window"] >= 1 else "  never a whole turn"
+        lines.append(
+            f"  {j:4d}  {pair['wavelength']:10.1f}  {pair['turns_in_window']:8.2f}  {''.join(row).rstrip()}{never}"
+        )
+    unturned = sum(pair["turns_in_window"] < 1 for pair in now["pairs"])
+    lines.append(
+        f"  {unturned} of {len(now['pairs'])} pairs never complete a turn within the window of {now['window']} tokens"
+    )
     return lines
 
 

@@ -18,7 +18,7 @@ from ropewalk.errors import CheckpointError, OutputError, RopeError
 from ropewalk.extension import extend
 from ropewalk.model.load import load_model
 from ropewalk.record import read_run
-from ropewalk.rope.methods import METHODS
+from ropewalk.rope.methods import METHODS, rescaled_by
 from tests.conftest import config_of, make_llama
 
 
@@ -38,16 +38,19 @@ def logits_with_frequencies(
         return model(tokens).logits
 
 
-@pytest.mark.parametrize("method", METHODS)
+OPTIONS = {"abf": {"theta": 500_000.0}, "longrope": {"factors": [1.0, 1.5, 3.0, 4.0]}}
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "freeze"])
 def test_extended_folder_computes_what_hand_set_rotation_computes(
     tiny_llama: Path, tmp_path: Path, method: str
 ) -> None:
     before = digests(tiny_llama)
-    extend(tiny_llama, to=256, out=tmp_path / "long", method=method)
+    extend(tiny_llama, to=256, out=tmp_path / "long", method=method, options=OPTIONS.get(method))
     tokens = torch.randint(0, 300, (2, 200), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "long", dtype=torch.float32)(tokens).logits
-    wanted = METHODS[method](open_checkpoint(tiny_llama).rope, 256).frequencies()
+    wanted = rescaled_by(method, open_checkpoint(tiny_llama).rope, 256, OPTIONS.get(method)).frequencies()
     ours = logits_with_frequencies(tiny_llama, tokens, wanted.inverse_F, wanted.attention_factor)
     torch.testing.assert_close(theirs, ours, rtol=0, atol=2e-5)  # float32 frequencies, rounded once more or less
     assert digests(tiny_llama) == before
@@ -147,9 +150,9 @@ def test_a_folder_with_only_a_sentencepiece_model_works(tmp_path: Path) -> None:
     assert loaded.codec.decode(ids).strip() == "the lazy dog 42" and len(loaded.codec.bos) == 1
 
 
-def refused(source: Path, out: Path, error: type[Exception], says: str, to: int = 128) -> None:
+def refused(source: Path, out: Path, error: type[Exception], says: str, to: int = 128, method: str = "pi") -> None:
     with pytest.raises(error) as raised:
-        extend(source, to=to, out=out)
+        extend(source, to=to, out=out, method=method)
     assert says in str(raised.value)
     assert not out.exists()
     assert not [p for p in out.parent.iterdir() if p.name.startswith(f".{out.name}")]
@@ -185,7 +188,27 @@ def test_bad_folders_are_refused_and_nothing_is_left(tiny_llama: Path, tmp_path:
 def test_targets_and_scalings_are_checked(tiny_llama: Path, tmp_path: Path) -> None:
     refused(tiny_llama, tmp_path / "a", RopeError, "not above the window of 64", to=64)
     extend(tiny_llama, to=128, out=tmp_path / "long")
-    refused(tmp_path / "long", tmp_path / "b", RopeError, "already scaled with linear (factor 2)", to=256)
+    refused(
+        tmp_path / "long", tmp_path / "b", RopeError, "already scaled with linear (factor 2)", to=256, method="yarn"
+    )
+
+
+def test_a_window_lengthened_twice_is_lengthened_once_by_the_whole(tiny_llama: Path, tmp_path: Path) -> None:
+    extend(tiny_llama, to=128, out=tmp_path / "twice")
+    run = extend(tmp_path / "twice", to=512, out=tmp_path / "again")
+    extend(tiny_llama, to=512, out=tmp_path / "once")
+    assert config_of(tmp_path / "again") == config_of(tmp_path / "once")
+    assert (run.resolved["subject"]["original"], run.resolved["subject"]["target"]) == (64, 512)
+
+
+@pytest.mark.parametrize("method", ["none", "ntk", "yarn"])
+def test_the_base_s_own_rotation_can_be_put_back_first(tiny_llama: Path, tmp_path: Path, method: str) -> None:
+    """config.json does not say that a window was declared or a theta raised; the record does."""
+    extend(tiny_llama, to=128, out=tmp_path / "first", method=method)
+    refused(tmp_path / "first", tmp_path / "x", RopeError, "--from original", to=512)
+    extend(tmp_path / "first", to=512, out=tmp_path / "second", start="original")
+    extend(tiny_llama, to=512, out=tmp_path / "once")
+    assert config_of(tmp_path / "second") == config_of(tmp_path / "once")
 
 
 def test_an_output_that_exists_is_never_touched(tiny_llama: Path, tmp_path: Path) -> None:
@@ -215,10 +238,10 @@ def test_rotation_is_checked_at_every_load(tiny_llama: Path, tmp_path: Path) -> 
     extend(tiny_llama, to=256, out=tmp_path / "long")
     loaded = load_model(open_checkpoint(tmp_path / "long"))
     with pytest.raises(CheckpointError, match="is off by"):
-        assert_rotates(loaded.model, open_checkpoint(tiny_llama).rope, "here")
+        assert_rotates(loaded.model, open_checkpoint(tiny_llama).ropes, "here")
     loaded.model.to(torch.bfloat16)
     with pytest.raises(CheckpointError, match="bfloat16, too coarse"):
-        assert_rotates(loaded.model, loaded.checkpoint.rope, "here")
+        assert_rotates(loaded.model, loaded.checkpoint.ropes, "here")
 
 
 def test_hub_ids_are_found_in_the_hub_cache_offline(

@@ -2,9 +2,10 @@
 
 import pytest
 
-from ropewalk.checkpoint.rope_config import OTHER_POSITIONS, read_ropes, written
+from ropewalk.checkpoint.families import OTHER_POSITIONS
+from ropewalk.checkpoint.rope_config import read_ropes, written
 from ropewalk.errors import CheckpointError
-from ropewalk.rope.methods import METHODS
+from ropewalk.rope.methods import METHODS, rescaled_by
 from ropewalk.rope.scalings import DynamicNtk, Linear, Llama3, LongRope, Scaling, Unscaled, Yarn
 from ropewalk.rope.spec import RopeSpec, Window
 
@@ -106,10 +107,13 @@ def test_what_is_written_is_read_back_the_same_and_both_schemas_agree(config: di
     assert rope_of(newer).frequencies().inverse_F.tolist() == rope.frequencies().inverse_F.tolist()
 
 
-@pytest.mark.parametrize("name", METHODS)
+NEEDED = {"abf": {"theta": 500_000.0}, "longrope": {"factors": [1.5] * 64}}
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "freeze"])
 def test_factors_are_floats_lengths_are_ints_and_other_keys_stay(name: str) -> None:
     config = LLAMA | {"max_sequence_length": 2048, "custom": [1, {"a": None}], "vocab_size": 32000}
-    new = written(config, METHODS[name](rope_of(config), 8192))
+    new = written(config, rescaled_by(name, rope_of(config), 8192, NEEDED.get(name)))
     parameters = new["rope_parameters"]
     assert parameters.get("factor", 1.0).__class__ is float
     assert new["rope_theta"].__class__ is float and new["max_position_embeddings"].__class__ is int
@@ -139,13 +143,14 @@ def test_models_without_rotation_are_told_what_they_have(model_type: str) -> Non
         ({"rope_scaling": {"type": "linear"}}, "without factor"),
         ({"rope_scaling": {"type": "linear", "factor": "four"}}, "factor is 'four'"),
         ({"rope_scaling": {"type": "linear", "factor": float("nan")}}, "factor is nan"),
-        ({"rope_scaling": [1]}, "rope_parameters is"),
+        ({"rope_scaling": [1]}, "rope_scaling is"),
         ({"rope_theta": "10000"}, "rope_theta is '10000'"),
         ({"max_position_embeddings": None}, "no max_position_embeddings"),
         ({"max_position_embeddings": 2048.5}, "max_position_embeddings is 2048.5"),
         ({"max_position_embeddings": True}, "max_position_embeddings is True"),
         ({"hidden_size": None}, "hidden_size is None"),
-        ({"rope_parameters": {"full_attention": {}, "sliding_attention": {}}}, "each kind of layer"),
+        ({"rope_parameters": {"sliding_attention": {"rope_theta": 1e4}}}, "none is full_attention"),
+        ({"model_type": "gemma4"}, "rope_type proportional"),
         ({"model_type": "unheard_of"}, "neither rope_parameters nor rope_theta"),
     ],
 )

@@ -28,10 +28,10 @@ def process(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "ropewalk", *map(str, arguments)], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("verb", ["", "inspect", "extend", "tune", "evaluate", "report", "run"])
+@pytest.mark.parametrize("verb", ["", "inspect", "extend", "check", "export", "tune", "evaluate", "report", "run"])
 def test_help_teaches(verb: str) -> None:
     text = ropewalk(*filter(None, [verb]), "--help")
-    assert "Usage" in text and ("--out" in text or verb in ("", "inspect"))
+    assert "Usage" in text and ("--out" in text or verb in ("", "inspect", "check"))
 
 
 def test_the_whole_way_on_a_tiny_model(tiny_llama: Path, texts: Path, tmp_path: Path) -> None:
@@ -113,7 +113,13 @@ BAD = [
     (["extend", "MODEL", "--to", "8.5k", "--out", "x"], "not a number of tokens"),
     (["extend", "MODEL", "--to", "-8", "--out", "x"], "not a number of tokens"),
     (["extend", "MODEL", "--to", "1k", "--method", "pie", "--out", "x"], "Did you mean 'pi'?"),
-    (["inspect", "MODEL", "--method", "pi"], "--method has no effect without --to"),
+    (["extend", "MODEL", "--to", "1k", "--method", "yarn", "--option", "beta_fats=1", "--out", "x"], "'beta_fast'"),
+    (["extend", "MODEL", "--to", "1k", "--method", "abf", "--out", "x"], "method abf needs theta"),
+    (["extend", "MODEL", "--to", "1k", "--from", "orignal", "--out", "x"], "Did you mean 'original'?"),
+    (["check", "MODEL", "--runtime", "vlm"], "Did you mean 'vllm'?"),
+    (["check", "NOWHERE"], "no such model"),
+    (["export", "MODEL", "--to", "ggml", "--out", "x"], "Known: gguf"),
+    (["inspect", "MODEL", "--method", "pi"], "have no effect without --to"),
     (["evaluate", "MODEL", "--data", "NOWHERE", "--out", "x"], "no such text"),
     (["evaluate", "MODEL", "--data", "TEXTS", "--tasks", "passky", "--out", "x"], "Did you mean 'passkey'?"),
     (["evaluate", "MODEL", "--data", "TEXTS", "--tasks", ",", "--out", "x"], "no task given"),
@@ -138,6 +144,53 @@ def test_mistakes_get_one_message_exit_code_two_and_leave_nothing(
     named = {"MODEL": str(tiny_llama), "TEXTS": str(texts)}
     assert says in ropewalk(*[named.get(a, a) for a in arguments], code=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["EMPTY", "SHORT"]
+
+
+def test_check_says_what_each_runtime_will_do_and_mends_what_one_schema_leaves_unsaid(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoConfig
+
+    long = tmp_path / "long"
+    ropewalk("extend", tiny_llama, "--to", 256, "--out", long)
+    ropewalk("check", long, "--runtime", "transformers-4", "--runtime", "mlx-lm")
+    AutoConfig.from_pretrained(long).save_pretrained(long)  # as version 5 leaves it, in one schema
+    assert "silently wrong" in ropewalk("check", long, "--runtime", "transformers-4", code=1)
+    outcomes = {v["runtime"]: v["outcome"] for v in json.loads(ropewalk("check", long, "--json"))}
+    assert outcomes["transformers-5"] == "exact" and outcomes["vllm"] == "exact with a flag"
+    ropewalk("check", long, "--runtime", "transformers-4", "--fix")
+    ropewalk("check", long, "--runtime", "transformers-4")
+    assert json.loads((long / "config.json").read_text())["rope_scaling"]["factor"] == 4.0
+
+
+def test_check_does_not_write_through_a_link(tiny_llama: Path, tmp_path: Path) -> None:
+    config = json.loads((tiny_llama / "config.json").read_text())
+    (tmp_path / "blob").write_text(
+        json.dumps({k: v for k, v in config.items() if k not in ("rope_theta", "rope_scaling")})
+    )
+    (tmp_path / "snapshot").mkdir()
+    for path in tiny_llama.iterdir():
+        target = tmp_path / "blob" if path.name == "config.json" else path
+        (tmp_path / "snapshot" / path.name).symlink_to(target)
+    before = (tmp_path / "blob").read_text()
+    assert "is a link" in ropewalk("check", tmp_path / "snapshot", "--fix", code=2)
+    assert (tmp_path / "blob").read_text() == before
+
+
+def test_export_writes_one_file(tiny_llama: Path, tmp_path: Path) -> None:
+    assert "nothing was written" in ropewalk("export", tiny_llama, "--out", tmp_path / "file", "--dry-run")
+    path = Path(ropewalk("export", tiny_llama, "--out", tmp_path / "file").splitlines()[-1])
+    assert path.suffix == ".gguf" and path.read_bytes()[:4] == b"GGUF"
+
+
+def test_inspect_shows_every_pair_and_what_a_window_costs(tiny_llama: Path) -> None:
+    text = ropewalk("inspect", tiny_llama, "--to", 256, "--method", "by-parts")
+    assert "written as rope_type yarn" in text and "never complete a turn" in text and "KV cache" in text
+    answer = json.loads(ropewalk("inspect", tiny_llama, "--json"))
+    # 2 layers, 1 key head of 8, keys and values, 2 bytes, 64 tokens
+    assert answer["cost"] == [{"length": 64, "kv_cache_bytes": 2 * 2 * 1 * 8 * 2 * 64, "attention_share": pytest.approx(
+        2 * 64**2 * 24 * 2 / (2 * 64 * answer["parameters"])
+    )}]  # fmt: skip
 
 
 def test_a_process_of_its_own_ends_with_the_same_codes(tiny_llama: Path, tmp_path: Path) -> None:

@@ -67,3 +67,24 @@ def test_copying_rows_mark_only_what_can_be_known() -> None:
         for place in (i for i, marked in enumerate(known) if marked):
             seen = [row[i : i + 2] for i in range(place - 2)]
             assert row[place - 2 : place] in seen  # the two tokens before stood together earlier
+
+
+def far_recurrence(tokens: list[int], run: int = 6, near: int = 256, far: int = 1024) -> float:
+    """Share of tokens that end a run of tokens last seen more than `near` and at most `far` before."""
+    last: dict[tuple[int, ...], int] = {}
+    found = 0
+    for place in range(run, len(tokens)):
+        ending = tuple(tokens[place - run + 1 : place + 1])
+        found += near < place - last.get(ending, place) <= far
+        last[ending] = place
+    return found / (len(tokens) - run)
+
+
+def test_heldout_modules_stand_in_the_order_of_what_recurs_from_beyond_the_window(codec: TextCodec) -> None:
+    """What few documents are scored is decided by what they are, before any model has seen them."""
+    modules = heldout_modules()
+    if not all(module.unchanged for module in modules):
+        pytest.skip("another Python's standard library: the order is that of CPython 3.11.7")
+    shares = [far_recurrence(codec.document(module.text)[1:4097]) for module in modules]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] > 10 * shares[-1]

@@ -16,11 +16,12 @@ def test_chunks_change_nothing(rows: int, dtype: torch.dtype, monkeypatch: pytes
     hidden = torch.randn(50, 12, generator=generator, dtype=dtype, requires_grad=True)
     weight = torch.randn(37, 12, generator=generator, dtype=dtype, requires_grad=True)
     targets = torch.randint(0, 37, (50,), generator=generator)
-    (3 * summed_cross_entropy(hidden, weight, targets)).backward()
+    shares = torch.rand(50, generator=generator, dtype=dtype)
+    (3 * summed_cross_entropy(hidden, weight, targets, shares)).backward()
     ours = hidden.grad, weight.grad
     hidden.grad = weight.grad = None
-    theirs = torch.nn.functional.cross_entropy(hidden @ weight.t(), targets, reduction="sum")
-    (3 * theirs).backward()
+    theirs = torch.nn.functional.cross_entropy(hidden @ weight.t(), targets, reduction="none")
+    (3 * (theirs * shares).sum()).backward()
     for our, their in zip(ours, (hidden.grad, weight.grad), strict=True):
         torch.testing.assert_close(our, their, rtol=1e-4, atol=1e-4)  # the sum is kept in float32
 
@@ -28,14 +29,14 @@ def test_chunks_change_nothing(rows: int, dtype: torch.dtype, monkeypatch: pytes
 def test_a_frozen_head_gets_no_gradient() -> None:
     hidden = torch.randn(5, 4, requires_grad=True)
     weight = torch.randn(7, 4)
-    summed_cross_entropy(hidden, weight, torch.zeros(5, dtype=torch.long)).backward()
+    summed_cross_entropy(hidden, weight, torch.zeros(5, dtype=torch.long), torch.ones(5)).backward()
     assert hidden.grad is not None and weight.grad is None
 
 
 def test_logits_are_finite_where_exponentials_are_not() -> None:
     hidden = torch.full((2, 1), 300.0, requires_grad=True)
     weight = torch.tensor([[1.0], [0.5]])
-    value = summed_cross_entropy(hidden, weight, torch.tensor([0, 1]))
+    value = summed_cross_entropy(hidden, weight, torch.tensor([0, 1]), torch.ones(2))
     value.backward()
     assert value.item() == pytest.approx(150.0) and bool(hidden.grad.isfinite().all())
 

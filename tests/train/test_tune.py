@@ -83,11 +83,11 @@ def test_rows_cut_the_text_without_loss_and_each_epoch_reads_all_of_it() -> None
     rows = TokenRows(tokens, 8, seed=3)
     assert rows.count == 12
     for epoch in range(2):
-        read = [rows.row(12 * epoch + place).tolist() for place in range(12)]
+        read = [rows.row(12 * epoch + place).tokens.tolist() for place in range(12)]
         assert sorted(read) == sorted(tokens[8 * i : 8 * i + 8].tolist() for i in range(12))
-    assert [rows.row(i).tolist() for i in range(12)] != [rows.row(12 + i).tolist() for i in range(12)]
+    assert [rows.row(i).tokens.tolist() for i in range(12)] != [rows.row(12 + i).tokens.tolist() for i in range(12)]
     again = TokenRows(tokens, 8, seed=3)
-    assert again.row(17).tolist() == rows.row(17).tolist()  # any row by its number, in any order
+    assert again.row(17).tokens.tolist() == rows.row(17).tokens.tolist()  # any row by its number, in any order
 
 
 def test_text_shorter_than_a_sequence_is_refused() -> None:
@@ -108,7 +108,7 @@ def test_tuning_equals_a_plain_loop(extended: Path, text: Path, tmp_path: Path) 
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.95), weight_decay=0.0)
     losses = []
     for step in range(6):
-        tokens = torch.stack([torch.from_numpy(rows.row(4 * step + i)) for i in range(4)])
+        tokens = torch.stack([torch.from_numpy(rows.row(4 * step + i).tokens) for i in range(4)])
         loss = model(tokens, labels=tokens).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

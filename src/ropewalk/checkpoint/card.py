@@ -9,7 +9,12 @@ CARD = "README.md"
 _METHOD_NAMES = {
     "pi": "Position Interpolation (arXiv 2306.15595)",
     "ntk": "NTK-aware scaling (theta raised)",
+    "by-parts": "NTK-by-parts (arXiv 2309.00071)",
     "yarn": "YaRN (arXiv 2309.00071)",
+    "llama3": "the scaling of Llama 3.1",
+    "abf": "an adjusted base frequency (arXiv 2309.16039)",
+    "longrope": "one divisor a rotary pair (LongRoPE, arXiv 2402.13753)",
+    "freeze": "dynamic NTK made static",
     "none": "no rescaling: only the declared window grew",
 }
 

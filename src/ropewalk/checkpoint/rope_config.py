@@ -1,50 +1,50 @@
 """config.json <-> RopeSpec, both ways, in both schemas of transformers, nothing dropped.
 
-Reading understands `rope_parameters` (transformers 5) and `rope_theta` with `rope_scaling` (transformers 4, and the
-runtimes that follow it). Writing puts down both, agreeing: transformers 5 alone writes only the first, and version 4
-then reads theta 10000 and no scaling, without a word.
+Reading understands `rope_parameters` (transformers 5; flat, or one block a kind of layer) and `rope_theta` with
+`rope_scaling` (transformers 4, and the runtimes that follow it), under the older names of some families too. Writing
+puts down both, agreeing: transformers 5 alone writes only the first, and version 4 then reads theta 10000 and no
+scaling, without a word.
 """
 
 import dataclasses
 from typing import Any
 
+import numpy as np
+
+from ropewalk.checkpoint.families import (
+    DEFAULT_PARTIAL,
+    DEFAULT_THETA,
+    FULL_ATTENTION,
+    LAYERED_KEYS,
+    LAYERED_THETA,
+    LONGROPE_ONLY,
+    NEEDS_HEAD_DIM,
+    PARTIAL_KEYS,
+    SCALED_UNSAID,
+    THETA_KEYS,
+    assert_within_reach,
+)
 from ropewalk.errors import CheckpointError
-from ropewalk.rope.scalings import SCALINGS, LongRope, Scaling, Unscaled
+from ropewalk.rope.frequencies import base_frequencies
+from ropewalk.rope.scalings import SCALINGS, DynamicNtk, LongRope, Scaling, Unscaled
 from ropewalk.rope.spec import RopeSpec, Window
 
-# What models without rotary positions have instead; each line completes "it has ...".
-OTHER_POSITIONS = {
-    "gpt2": "a learned table of absolute positions",
-    "gpt_neo": "a learned table of absolute positions",
-    "gpt_bigcode": "a learned table of absolute positions",
-    "opt": "a learned table of absolute positions",
-    "biogpt": "a learned table of absolute positions",
-    "bert": "a learned table of absolute positions",
-    "roberta": "a learned table of absolute positions",
-    "xglm": "sinusoidal absolute positions added to the embeddings",
-    "bloom": "ALiBi, a bias on attention that grows with distance",
-    "mpt": "ALiBi, a bias on attention that grows with distance",
-    "t5": "relative position buckets",
-    "mamba": "no positions at all: it is a state space model",
-    "mamba2": "no positions at all: it is a state space model",
-    "rwkv": "no positions at all: it is a recurrent network",
-    "gptj": "rotary positions held in a fixed table that config.json cannot change",
-    "codegen": "rotary positions held in a fixed table that config.json cannot change",
-}
-
-# Types whose config may leave theta out, because transformers has this default for them.
-DEFAULT_THETA: dict[str, float] = dict.fromkeys(
-    ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "olmo", "phi", "stablelm"), 1e4
-)
-
 # Keys that other runtimes read before max_position_embeddings. One that is there must agree; none is added.
-LENGTH_ALIASES = ("max_sequence_length", "seq_length", "max_seq_len", "model_max_length", "max_seq_length")
+LENGTH_ALIASES = (
+    "max_sequence_length",
+    "seq_length",
+    "max_seq_len",
+    "model_max_length",
+    "max_seq_length",
+    "n_positions",
+)
+WINDOW_KEYS = ("max_position_embeddings", "max_seq_len")  # dbrx has the second
 
-# Keys of a rope block that are not fields of a scaling.
-_SHARED_KEYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"}
+# Keys of a rope block that are not fields of a scaling: read elsewhere, or kept as they are.
+_READ_KEYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"}
+_KEPT_KEYS = ("mrope_section", "mrope_interleaved", "llama_4_scaling_beta")  # none of them changes a frequency
 _STATES_ORIGINAL = ("yarn", "llama3", "longrope")
-
-FULL_ATTENTION = "full_attention"
+_OLDER_TYPES = {"mrope": "default", "su": "longrope"}  # Qwen2-VL's word and Phi-3's first one
 
 
 def read_ropes(config: dict[str, Any], source: str) -> dict[str, RopeSpec]:
@@ -52,71 +52,206 @@ def read_ropes(config: dict[str, Any], source: str) -> dict[str, RopeSpec]:
 
     Raises CheckpointError when the model has no rotary positions, or a block that this version cannot read.
     """
-    model_type = config.get("model_type")
-    if model_type in OTHER_POSITIONS:
-        raise CheckpointError(
-            f"this is not a model that ropewalk can extend: {source} says model_type {model_type!r}, "
-            f"and it has {OTHER_POSITIONS[model_type]}.\n"
-            "  Position Interpolation rescales rotary position embeddings set by config.json (RoPE).\n"
-            "  Use a RoPE checkpoint, such as one of the Llama, Mistral or Qwen families."
-        )
-    block = config.get("rope_parameters") or {}
-    legacy = config.get("rope_scaling") or {}
-    _require(
-        isinstance(block, dict) and isinstance(legacy, dict), source, "rope_parameters", block or legacy, "an object"
-    )
-    if any(isinstance(value, dict) for value in block.values()):
-        raise CheckpointError(
-            f"{source} gives a rotation for each kind of layer ({', '.join(block)}).\n"
-            "  This version reads models whose layers all rotate alike.\n"
-            "  Use a Llama-type checkpoint."
-        )
-    theta = block.get("rope_theta", config.get("rope_theta", DEFAULT_THETA.get(str(model_type))))
-    if theta is None:
-        raise CheckpointError(
-            f"no rotary positions found: {source} (model_type {model_type!r}) has neither rope_parameters nor rope_theta.\n"
-            "  A RoPE checkpoint says its theta there, unless its type has a known default.\n"
-            "  If the model does rotate, add its rope_theta to config.json."
-        )
-    _require(_is_number(theta), source, "rope_theta", theta, "a number")
-    # transformers 5 lets rope_scaling win over rope_parameters where both are there
-    merged = {**block, **legacy}
-    scaling = _read_scaling(merged, source)
-    window = _read_window(config, merged, scaling, source)
-    rope = RopeSpec(theta=float(theta), rotary_dim=_rotary_dim(config, merged, source), window=window, scaling=scaling)
-    return {FULL_ATTENTION: rope}
+    assert_within_reach(config, source)
+    text = text_section(config)
+    assert_within_reach(text, source)
+    blocks = _blocks(text, source)
+    return {kind: _read_rope(text, kind, block, source) for kind, block in blocks.items()}
+
+
+def text_section(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config that speaks of the language model: all of it, or `text_config` of a model with other parts."""
+    nested = config.get("text_config")
+    speaks = any(key in config for key in ("rope_parameters", "rope_theta", "rope_scaling", "hidden_size"))
+    return nested if isinstance(nested, dict) and not speaks else config
 
 
 def written(config: dict[str, Any], rope: RopeSpec) -> dict[str, Any]:
-    """The config with this rotation in both schemas; other keys keep their values and their order.
+    """The config with this rotation of the layers that see the whole window, in both schemas; other keys stay.
 
     Factors are floats and lengths ints: some runtimes refuse `8` for a factor, others `8192.0` for a length.
     """
+    text = text_section(config)
+    if text is not config:
+        return config | {"text_config": written(text, rope)}
+    blocks = _blocks(config, "config.json")
+    model_type = str(config.get("model_type"))
+    rope = sayable(config, rope)
+    new = dict(config)
+    for key in (*WINDOW_KEYS, *LENGTH_ALIASES):
+        if key in new:
+            new[key] = rope.window.target
+    new.setdefault("max_position_embeddings", rope.window.target)
+    # of longrope some runtimes read it at the top only
+    if "original_max_position_embeddings" in new or isinstance(rope.scaling, LongRope):
+        new["original_max_position_embeddings"] = rope.window.original
+    no_head_dim = new.get("head_dim") is None
+    if no_head_dim and ("head_dim" in new or model_type in NEEDS_HEAD_DIM) and "qk_rope_head_dim" not in new:
+        new["head_dim"] = new["hidden_size"] // new["num_attention_heads"]
+    parameters = _parameters(rope, blocks[FULL_ATTENTION], is_mla="qk_rope_head_dim" in config)
+    if len(blocks) > 1 or model_type in LAYERED_THETA:
+        return new | _layered(config, model_type, blocks, rope, parameters)
+    return new | _flat(config, model_type, blocks[FULL_ATTENTION], rope, parameters)
+
+
+def sayable(config: dict[str, Any], rope: RopeSpec) -> RopeSpec:
+    """The same rotation in words that this model type accepts: for some, one divisor a pair and nothing else."""
+    model_type = text_section(config).get("model_type")
+    if model_type not in LONGROPE_ONLY or isinstance(rope.scaling, Unscaled | LongRope):
+        return rope
+    frequencies = rope.frequencies()
+    divisors = tuple((base_frequencies(rope.theta, rope.rotary_dim) / frequencies.inverse_F).tolist())
+    scaling = LongRope(divisors, divisors, rope.window.stretch, frequencies.attention_factor)
+    return dataclasses.replace(rope, scaling=scaling)
+
+
+def contradictions(config: dict[str, Any], rope: RopeSpec) -> list[str]:
+    """Where a config says one thing twice and differently, in sentences with both values."""
+    text = text_section(config)
+    found = []
+    factor, stretch = getattr(rope.scaling, "factor", None), rope.window.stretch
+    if factor and not isinstance(rope.scaling, DynamicNtk) and not np.isclose(factor, stretch, rtol=1e-3):
+        found.append(
+            f"factor is {factor:g}, and the windows' ratio {rope.window.target} / {rope.window.original} is {stretch:g}."
+        )
+    block, legacy = text.get("rope_parameters"), text.get("rope_scaling")
+    if isinstance(block, dict) and isinstance(block.get(FULL_ATTENTION), dict):
+        block = block[FULL_ATTENTION]
+    if isinstance(block, dict) and isinstance(legacy, dict):
+        for key in sorted(block.keys() & legacy.keys()):
+            if block[key] != legacy[key]:
+                found.append(f"{key} is {block[key]!r} in rope_parameters and {legacy[key]!r} in rope_scaling.")
+    theta = text.get("rope_theta")
+    if isinstance(block, dict) and theta is not None and block.get("rope_theta", theta) != theta:
+        found.append(f"rope_theta is {block['rope_theta']!r} in rope_parameters and {theta!r} beside it.")
+    inner = text.get("attn_config")  # dbrx: where its published configs say theta, and transformers 5 does not look
+    if isinstance(inner, dict) and inner.get("rope_theta", rope.theta) != rope.theta:
+        found.append(f"rope_theta is {inner['rope_theta']!r} in attn_config, and transformers 5 reads {rope.theta:g}.")
+    return found
+
+
+def _blocks(text: dict[str, Any], source: str) -> dict[str, dict[str, Any]]:
+    """The rope block of each kind of layer, whatever the schema, theta included."""
+    model_type = str(text.get("model_type"))
+    block, legacy = text.get("rope_parameters") or {}, text.get("rope_scaling") or {}
+    for key, value in (("rope_parameters", block), ("rope_scaling", legacy)):
+        _require(isinstance(value, dict), source, key, value, "an object")
+    if model_type in SCALED_UNSAID and not block and not legacy:
+        raise CheckpointError(
+            f"{source} has no rope block, and transformers gives model_type {model_type!r} a scaled one of its own.\n"
+            "  Which scaling the weights were trained with has to be written down.\n"
+            "  Add rope_parameters, as the published checkpoints of this type have it."
+        )
+    kinds = {kind: value for kind, value in block.items() if isinstance(value, dict)}
+    if not kinds and model_type not in LAYERED_THETA:
+        # transformers 5 lets rope_scaling win over rope_parameters where both are there
+        return {FULL_ATTENTION: {"rope_theta": _flat_theta(text, model_type, source), **block, **legacy}}
+    names, scaled = LAYERED_KEYS.get(model_type, ({}, False))
+    defaults = LAYERED_THETA.get(model_type, {})
+    blocks = {}
+    for kind in kinds or defaults:
+        said = text.get(names[kind]) if kind in names else None
+        theta = {"rope_theta": defaults.get(kind) if said is None else said}
+        blocks[kind] = theta | kinds.get(kind, {}) | (legacy if scaled and kind == FULL_ATTENTION else {})
+    if FULL_ATTENTION not in blocks:
+        raise CheckpointError(
+            f"{source} gives a rotation for each kind of layer ({', '.join(blocks)}), and none is {FULL_ATTENTION}.\n"
+            "  A window is lengthened in the layers that see all of it.\n"
+            "  Use a checkpoint that has such layers."
+        )
+    return blocks
+
+
+def _flat_theta(text: dict[str, Any], model_type: str, source: str) -> Any:
+    """Theta as said outside a block, or as the model type has it; None where a block says it itself."""
+    said = text.get("rope_theta", text.get(THETA_KEYS.get(model_type, "rope_theta")))
+    if said is None and "rope_theta" not in (text.get("rope_parameters") or {}):
+        said = DEFAULT_THETA.get(model_type)
+        if said is None:
+            raise CheckpointError(
+                f"no rotary positions found: {source} (model_type {text.get('model_type')!r}) has neither rope_parameters "
+                "nor rope_theta.\n"
+                "  A RoPE checkpoint says its theta there, unless its type has a known default.\n"
+                "  If the model does rotate, add its rope_theta to config.json."
+            )
+    return said
+
+
+def _read_rope(text: dict[str, Any], kind: str, block: dict[str, Any], source: str) -> RopeSpec:
+    theta = block.get("rope_theta")
+    _require(_is_number(theta), source, "rope_theta", theta, "a number")
+    scaling = _read_scaling(block, source)
+    window = _read_window(text, block, scaling, source)
+    if kind != FULL_ATTENTION and isinstance(scaling, Unscaled):
+        window = Window(window.original, window.original)
+    return RopeSpec(
+        theta=float(theta),  # type: ignore[arg-type]
+        rotary_dim=_rotary_dim(text, block, source),
+        window=window,
+        scaling=scaling,
+    )
+
+
+def _flat(
+    config: dict[str, Any], model_type: str, block: dict[str, Any], rope: RopeSpec, parameters: dict[str, Any]
+) -> dict[str, Any]:
+    """Both schemas of a model whose layers all rotate alike."""
+    new: dict[str, Any] = {
+        "rope_theta": rope.theta,
+        "rope_scaling": parameters if len(parameters) > 1 else None,  # more than its rope_type
+        "rope_parameters": parameters | {"rope_theta": rope.theta},
+    }
+    share = _partial(config, block)
+    if share is not None:
+        new["rope_parameters"]["partial_rotary_factor"] = share
+        new["partial_rotary_factor"] = share  # rope_scaling wins over rope_parameters, and has no place for it
+    if model_type in THETA_KEYS:
+        new[THETA_KEYS[model_type]] = rope.theta
+        new[PARTIAL_KEYS[model_type]] = 1.0 if share is None else share
+    return new
+
+
+def _layered(
+    config: dict[str, Any],
+    model_type: str,
+    blocks: dict[str, dict[str, Any]],
+    rope: RopeSpec,
+    parameters: dict[str, Any],
+) -> dict[str, Any]:
+    """Both schemas of a model with a rotation for each kind of layer; the older one for types that have had it."""
+    nested = dict(blocks)
+    nested[FULL_ATTENTION] = parameters | {"rope_theta": rope.theta}
+    share = _partial(config, blocks[FULL_ATTENTION])
+    if share is not None:
+        nested[FULL_ATTENTION]["partial_rotary_factor"] = share
+    new: dict[str, Any] = {"rope_parameters": {k: {"rope_type": "default"} | block for k, block in nested.items()}}
+    names, scaled = LAYERED_KEYS.get(model_type, ({}, False))
+    for kind, name in names.items():
+        if kind in nested:
+            new[name] = nested[kind]["rope_theta"]
+    if scaled:
+        new["rope_scaling"] = parameters if len(parameters) > 1 else None
+    return new
+
+
+def _parameters(rope: RopeSpec, before: dict[str, Any], *, is_mla: bool) -> dict[str, Any]:
+    """A rope block without theta."""
     parameters: dict[str, Any] = {"rope_type": rope.scaling.rope_type}
     for key, value in dataclasses.asdict(rope.scaling).items():
         if value is not None:
             parameters[key] = [float(v) for v in value] if isinstance(value, tuple | list) else _as_float(value)
+    if is_mla and "attention_factor" in parameters:
+        # multi-head latent attention scales its softmax by mscale_all_dim as well: attention_factor alone is exact
+        parameters = {key: value for key, value in parameters.items() if not key.startswith("mscale")}
     if rope.scaling.rope_type in _STATES_ORIGINAL:
         parameters["original_max_position_embeddings"] = rope.window.original
-    partial = (config.get("rope_parameters") or {}).get("partial_rotary_factor")
-    new = dict(config)
-    new["max_position_embeddings"] = rope.window.target
-    new["rope_theta"] = rope.theta
-    new["rope_scaling"] = None if isinstance(rope.scaling, Unscaled) else parameters
-    new["rope_parameters"] = parameters | {"rope_theta": rope.theta}
-    if partial is not None:
-        new["rope_parameters"]["partial_rotary_factor"] = partial
-    for alias in LENGTH_ALIASES:
-        if alias in new:
-            new[alias] = rope.window.target
-    if "head_dim" in new and new["head_dim"] is None:  # transformers' yarn divides by it unasked
-        new["head_dim"] = new["hidden_size"] // new["num_attention_heads"]
-    return new
+    return parameters | {key: before[key] for key in _KEPT_KEYS if key in before}
 
 
 def _read_scaling(block: dict[str, Any], source: str) -> Scaling:
     rope_type = block.get("rope_type", block.get("type", "default"))
-    kind = SCALINGS.get(str(rope_type))
+    rope_type = _OLDER_TYPES.get(str(rope_type), str(rope_type))
+    kind = SCALINGS.get(rope_type)
     if kind is None:
         raise CheckpointError(
             f"{source} asks for the rotation {rope_type!r}, which is not one that ropewalk knows.\n"
@@ -124,7 +259,8 @@ def _read_scaling(block: dict[str, Any], source: str) -> Scaling:
             "  Start from a checkpoint with one of these."
         )
     names = {f.name for f in dataclasses.fields(kind)}
-    unknown = block.keys() - names - _SHARED_KEYS
+    kept = {*_KEPT_KEYS, "max_position_embeddings"}  # Ministral 3 repeats the window in its block
+    unknown = block.keys() - names - _READ_KEYS - kept
     if unknown:
         raise CheckpointError(
             f"{source} has keys beside rope_type {rope_type!r} that ropewalk does not know: {', '.join(sorted(unknown))}.\n"
@@ -149,7 +285,7 @@ def _read_scaling(block: dict[str, Any], source: str) -> Scaling:
 
 
 def _read_window(config: dict[str, Any], block: dict[str, Any], scaling: Scaling, source: str) -> Window:
-    declared = config.get("max_position_embeddings")
+    declared = next((config[key] for key in WINDOW_KEYS if config.get(key) is not None), None)
     if declared is None:
         raise CheckpointError(f"{source} has no max_position_embeddings.\n  Add the window in tokens.")
     _require(
@@ -159,7 +295,8 @@ def _read_window(config: dict[str, Any], block: dict[str, Any], scaling: Scaling
         declared,
         "a whole number of tokens",
     )
-    original = block.get("original_max_position_embeddings", config.get("original_max_position_embeddings"))
+    # at the top level it wins over the block's, as in transformers (Phi-3)
+    original = config.get("original_max_position_embeddings", block.get("original_max_position_embeddings"))
     if original is None:
         factor = getattr(scaling, "factor", None)
         stretched = scaling.rope_type in ("linear", "yarn") and factor is not None and factor > 1
@@ -175,15 +312,31 @@ def _read_window(config: dict[str, Any], block: dict[str, Any], scaling: Scaling
 
 
 def _rotary_dim(config: dict[str, Any], block: dict[str, Any], source: str) -> int:
-    head_dim = config.get("head_dim")
+    """Rotated dimensions of a head: of latent attention, those of its rotary part; else the share of the head."""
+    head_dim = next(
+        (config[key] for key in ("qk_rope_head_dim", "head_dim", "kv_channels") if config.get(key) is not None), None
+    )
     if head_dim is None:
         for key in ("hidden_size", "num_attention_heads"):
             _require(_is_number(config.get(key)) and config[key] >= 1, source, key, config.get(key), "a whole number")
         head_dim = config["hidden_size"] // config["num_attention_heads"]
-    share = block.get("partial_rotary_factor", config.get("partial_rotary_factor"))
-    share = 1.0 if share is None else share
+    share = _partial(config, block)
+    share = 1.0 if share is None or config.get("qk_rope_head_dim") is not None else share
     _require(_is_number(head_dim) and _is_number(share), source, "head_dim", head_dim, "a whole number")
     return int(head_dim * share)
+
+
+def _partial(config: dict[str, Any], block: dict[str, Any]) -> Any:
+    """The rotated share of a head, from the block, beside it, under an older name, or the type's own; None if unsaid."""
+    model_type = str(config.get("model_type"))
+    for said in (
+        block.get("partial_rotary_factor"),
+        config.get("partial_rotary_factor"),
+        config.get(PARTIAL_KEYS.get(model_type, "partial_rotary_factor")),
+    ):
+        if said is not None:
+            return said
+    return DEFAULT_PARTIAL.get(model_type)
 
 
 def _is_number(value: Any) -> bool:
@@ -199,6 +352,3 @@ def _require(holds: bool, source: str, key: str, value: Any, expected: str) -> N
         raise CheckpointError(
             f"{key} is {value!r} in {source}.\n  Expected {expected}.\n  Correct it, or fetch the checkpoint again."
         )
-
-
-__all__ = ["DEFAULT_THETA", "FULL_ATTENTION", "LENGTH_ALIASES", "OTHER_POSITIONS", "LongRope", "read_ropes", "written"]

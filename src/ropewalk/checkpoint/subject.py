@@ -6,10 +6,18 @@ from ropewalk.checkpoint.folder import Checkpoint
 from ropewalk.errors import RecordError
 from ropewalk.record import read_run
 
+UNSCALED_METHODS = (
+    "none",
+    "ntk",
+    "abf",
+    "freeze",
+)  # config.json shows their windows as if pretrained; the record tells
+
 
 def subject_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """Name, method, windows and tuning of a checkpoint, for the records of what is done with it.
 
+    `original` and `theta` are those of the base, before any method.
     The name is that of the base model, handed on from record to record. A folder that ropewalk did not make is a base.
     """
     rope = checkpoint.rope
@@ -17,6 +25,7 @@ def subject_of(checkpoint: Checkpoint) -> dict[str, Any]:
         "name": checkpoint.name,
         "method": None,
         "original": rope.window.original,
+        "theta": rope.theta,
         "target": None,
         "tuned": False,
         "tuning_steps": None,

@@ -89,7 +89,7 @@ def load_model(checkpoint: Checkpoint, *, dtype: str | None = None, device: str 
                 "  Expected a causal language model in the format of transformers."
             ) from error
     model.to(chosen)  # type: ignore[arg-type]  device only: a cast here would cast the frequencies too
-    assert_rotates(model, checkpoint.rope, str(checkpoint.folder))
+    assert_rotates(model, checkpoint.ropes, str(checkpoint.folder))
     return LoadedModel(model.eval(), codec, checkpoint, chosen)
 
 

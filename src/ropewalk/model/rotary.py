@@ -6,43 +6,63 @@ import numpy as np
 import torch
 
 from ropewalk.errors import CheckpointError
+from ropewalk.rope.frequencies import base_frequencies
+from ropewalk.rope.scalings import LongRope
 from ropewalk.rope.spec import RopeSpec
 
 # transformers computes frequencies in float32, where a power is good to about 3e-6 of its value
 TOLERANCE = 1e-5
 
 
-def rotary_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
-    """The modules that hold the frequencies, each with its name."""
+# Towers for pictures and sound rotate by themselves; their windows are not the text's
+_OTHER_TOWERS = ("vision", "visual", "audio", "depth_decoder")
+
+
+def rotary_buffers(model: torch.nn.Module) -> Iterator[tuple[str, str | None, torch.Tensor, float]]:
+    """Name, kind of layer (None: all), frequencies and attention factor of each rotary buffer of the language model."""
     for name, module in model.named_modules():
-        if isinstance(getattr(module, "inv_freq", None), torch.Tensor):
-            yield name, module
+        if any(tower in name for tower in _OTHER_TOWERS):
+            continue
+        for buffer, frequencies_F in module.named_buffers(recurse=False):
+            if buffer.endswith("inv_freq") and "original_" not in buffer:
+                kind = buffer.removesuffix("inv_freq").removesuffix("_") or None
+                prefix = f"{kind}_" if kind else ""
+                factor = getattr(module, f"{prefix}attention_scaling", 1.0)
+                yield f"{name}.{buffer}", kind, frequencies_F, float(factor)
 
 
-def assert_rotates(model: torch.nn.Module, rope: RopeSpec, folder: str) -> None:
-    """Raises CheckpointError unless every rotary module turns as `rope` says, in float32.
+def assert_rotates(model: torch.nn.Module, ropes: dict[str, RopeSpec], folder: str) -> None:
+    """Raises CheckpointError unless every rotary buffer turns as the `ropes` of its kind of layer say, in float32.
 
     Editing a config after loading, an older schema, or a cast of the whole model to bfloat16 all leave a model that
     runs and rotates differently; nothing but the loaded buffers shows it.
     """
-    wanted = rope.frequencies()
-    modules = list(rotary_modules(model))
-    if not modules:
+    buffers = list(rotary_buffers(model))
+    if not buffers:
         raise CheckpointError(
-            f"the model loaded from {folder} holds no rotary frequencies, although its config says {rope.in_words()}.\n"
+            f"the model loaded from {folder} holds no rotary frequencies, although its config says "
+            f"{ropes['full_attention'].in_words()}.\n"
             "  Expected a buffer inv_freq, as transformers' RoPE models have.\n"
             "  This architecture is not supported."
         )
-    for name, module in modules:
-        loaded_F: torch.Tensor = module.inv_freq  # type: ignore[attr-defined]
-        scale = float(getattr(module, "attention_scaling", 1.0))
-        problem = _problem(loaded_F, scale, wanted.inverse_F, wanted.attention_factor)
+    for name, kind, loaded_F, factor in buffers:
+        rope = ropes.get(kind or "full_attention")
+        if rope is None:
+            continue
+        problem = _problem(loaded_F, factor, _at_load(rope), rope.frequencies().attention_factor)
         if problem:
             raise CheckpointError(
                 f"the model loaded from {folder} does not rotate as its config says: {name} {problem}.\n"
                 f"  config.json says {rope.in_words()}.\n"
-                "  Both schemas in config.json must agree; `ropewalk extend` writes them so."
+                "  Both schemas in config.json must agree; `ropewalk check --fix` writes them so."
             )
+
+
+def _at_load(rope: RopeSpec) -> np.ndarray:
+    """The frequencies before any token: of longrope the set for the original window, whatever comes later."""
+    if isinstance(rope.scaling, LongRope):
+        return base_frequencies(rope.theta, rope.rotary_dim) / np.asarray(rope.scaling.short_factor)
+    return rope.frequencies().inverse_F
 
 
 def _problem(loaded_F: torch.Tensor, scale: float, wanted_F: np.ndarray, factor: float) -> str | None:

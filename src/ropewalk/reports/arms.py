@@ -14,16 +14,8 @@ from typing import Any
 from ropewalk.record import EvalResult
 from ropewalk.reports.grids import Grid, grids
 from ropewalk.reports.sources import Source, listed, mapping, number, whole
+from ropewalk.rope.methods import METHOD_NAMES
 
-METHOD_NAMES = {
-    "pi": "PI",
-    "yarn": "YaRN",
-    "none": "direct",
-    "ntk": "NTK",
-    "by_parts": "NTK by parts",
-    "llama3": "Llama 3",
-    "longrope": "LongRoPE",
-}
 COMMON = ("pi", "yarn", "none", "ntk")  # these keep their colour from page to page; others take what is left
 UNRECORDED = "unrecorded"  # the method of an arm whose record does not name one
 TINTS = 8  # the base, and seven colours told apart by any eye; an eighth method starts over

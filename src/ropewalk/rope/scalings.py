@@ -59,9 +59,12 @@ class DynamicNtk:
     rope_type: ClassVar[str] = "dynamic"
 
     def frequencies(self, theta: float, rotary_dim: int, original: int, target: int) -> Frequencies:
-        stretch = self.factor * max(target, original) / original - (self.factor - 1)
-        grown = theta * stretch ** (rotary_dim / (rotary_dim - 2))
-        return Frequencies(base_frequencies(grown, rotary_dim))
+        return Frequencies(base_frequencies(self.grown_theta(theta, rotary_dim, original, target), rotary_dim))
+
+    def grown_theta(self, theta: float, rotary_dim: int, original: int, length: int) -> float:
+        """Theta for an input of `length` tokens."""
+        stretch = self.factor * max(length, original) / original - (self.factor - 1)
+        return theta * stretch ** (rotary_dim / (rotary_dim - 2))
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,7 @@ class Llama3:
 
     def frequencies(self, theta: float, rotary_dim: int, original: int, target: int) -> Frequencies:
         inverse_F = base_frequencies(theta, rotary_dim)
-        span = self.high_freq_factor - self.low_freq_factor
-        turned_F = turns(inverse_F, original)
-        # low = high is Llama 4's hard step
-        keep_F = np.clip((turned_F - self.low_freq_factor) / span, 0, 1) if span else turned_F >= self.low_freq_factor
+        keep_F = turns_kept(turns(inverse_F, original), self.low_freq_factor, self.high_freq_factor)
         return Frequencies(blend(keep_F, inverse_F, self.factor))
 
 
@@ -150,6 +150,16 @@ class LongRope:
 def blend(keep_F: np.ndarray, inverse_F: np.ndarray, factor: float) -> np.ndarray:
     """Frequencies kept where `keep_F` is 1, divided by `factor` where it is 0 (NTK-by-parts, YaRN eq. 18)."""
     return keep_F * inverse_F + (1 - keep_F) * inverse_F / factor
+
+
+def turns_kept(turned_F: np.ndarray, low: float, high: float) -> np.ndarray:
+    """1 for pairs of at least `high` turns in the original window, 0 for at most `low` (YaRN eq. 18, Llama 3.1).
+
+    low = high is Llama 4's hard step.
+    """
+    if low == high:
+        return (turned_F >= low).astype(float)
+    return np.clip((turned_F - low) / (high - low), 0, 1)
 
 
 def pair_turning(count: float, theta: float, rotary_dim: int, window: int) -> float:

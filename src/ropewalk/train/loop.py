@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ropewalk.errors import DataError
@@ -124,31 +125,33 @@ class Trainer:
         }
 
     def _accumulate(self) -> float:
-        """Gradients of one global batch; the mean loss over its targets."""
+        """Gradients of one global batch; the weighted mean of the loss over its targets, however it is cut up."""
         recipe = self.recipe
         first = self.step * recipe.sequences
-        numbers = range(first, first + recipe.sequences)
+        rows = [self.rows.row(number) for number in range(first, first + recipe.sequences)]
+        tokens_BL = torch.from_numpy(np.stack([row.tokens for row in rows]))
+        weights_BL = torch.from_numpy(np.stack([row.weights for row in rows]))[:, 1:]
+        shares_BL = weights_BL / weights_BL.sum()
         at_once = max(1, MICRO_TOKENS // recipe.length)
-        targets = recipe.sequences * (recipe.length - 1)
         total = 0.0
-        for start in range(0, len(numbers), at_once):
-            rows = [torch.from_numpy(self.rows.row(n)) for n in numbers[start : start + at_once]]
-            loss = self._summed_loss(torch.stack(rows).to(self.device)) / targets
+        for tokens, shares in zip(tokens_BL.split(at_once), shares_BL.split(at_once), strict=True):
+            loss = self._summed_loss(tokens.to(self.device), shares.to(self.device))
             loss.backward()
             total += loss.item()
         return total
 
-    def _summed_loss(self, tokens_BL: torch.Tensor) -> torch.Tensor:
-        """Loss summed over the targets of these rows; each row is one sequence and its first token no target."""
+    def _summed_loss(self, tokens_BL: torch.Tensor, shares_BL: torch.Tensor) -> torch.Tensor:
+        """Loss times share, summed over the targets of these rows; each row is one sequence."""
         enabled = self.compute in (torch.bfloat16, torch.float16)
+        targets_T, shares_T = tokens_BL[:, 1:].flatten(), shares_BL.flatten()
         with torch.autocast(self.device.type, dtype=self.compute, enabled=enabled):
             head = self.parts.head
             if self.parts.is_plain and head is not None:
                 hidden = self.parts.hidden(tokens_BL[:, :-1])
-                weight = head.weight.to(hidden.dtype)
-                return summed_cross_entropy(hidden.flatten(0, 1), weight, tokens_BL[:, 1:].flatten())
+                return summed_cross_entropy(hidden.flatten(0, 1), head.weight.to(hidden.dtype), targets_T, shares_T)
             logits = self.model(tokens_BL[:, :-1], use_cache=False).logits.float()
-            return torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens_BL[:, 1:].flatten(), reduction="sum")
+            losses_T = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets_T, reduction="none")
+            return (losses_T * shares_T).sum()
 
 
 def _cut_log(path: Path, steps: int) -> list[dict[str, Any]]:

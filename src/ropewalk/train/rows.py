@@ -12,7 +12,19 @@ import numpy as np
 
 from ropewalk.errors import DataError
 
-MakeRow = Callable[[int, random.Random], list[int]]  # length, rng -> token ids
+
+@dataclass(frozen=True)
+class Row:
+    """One training sequence: token ids, and what each counts as a target beside the others; both (length,).
+
+    The first token is never a target, whatever its weight.
+    """
+
+    tokens: np.ndarray
+    weights: np.ndarray
+
+
+MakeRow = Callable[[int, random.Random], Row]  # of that length
 
 
 @dataclass
@@ -31,16 +43,17 @@ class TokenRows:
         """Rows of one epoch."""
         return len(self.tokens) // self.length
 
-    def row(self, number: int) -> np.ndarray:
-        """Row `number` of the run, (length,) int64."""
+    def row(self, number: int) -> Row:
+        """Row `number` of the run."""
         rng = random.Random(f"{self.seed}/{number}")
         if self.retrieval is not None and rng.random() < self.retrieval_share:
-            return np.array(self.retrieval(self.length, rng), dtype=np.int64)
+            return self.retrieval(self.length, rng)
         epoch, place = divmod(number, self.count)
         if self._order[0] != epoch:
             self._order = (epoch, np.random.default_rng([self.seed, epoch]).permutation(self.count))
         start = int(self._order[1][place]) * self.length
-        return self.tokens[start : start + self.length].astype(np.int64)
+        tokens = self.tokens[start : start + self.length].astype(np.int64)
+        return Row(tokens, np.ones(self.length, dtype=np.float32))
 
     def digest(self) -> str:
         """Fingerprint of the texts as tokens: a run is only resumed on the same."""

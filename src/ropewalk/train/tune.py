@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 
 from ropewalk.checkpoint.card import CARD, card
@@ -35,10 +36,11 @@ from ropewalk.rope.spec import Window
 from ropewalk.text.documents import document_files, documents
 from ropewalk.train.loop import Saving, Trainer
 from ropewalk.train.recipe import SMALL, Recipe, resolved_recipe
-from ropewalk.train.rows import TokenRows, joined_tokens
+from ropewalk.train.rows import Row, TokenRows, joined_tokens
 
 ADAPTERS = ("full",)
 PILOT_RETRIEVAL_SHARE = 0.3  # of the pilot's rows: without any, a model this small unlearns retrieval
+PILOT_ANSWER_WEIGHT = 10.0  # of a token of an answer in them, beside any other token
 LAST_STEPS = 10
 
 
@@ -131,9 +133,15 @@ def training_rows(
     tokens = joined_tokens(tokenized(), needed, recipe.length, ", ".join(map(str, data)))
     rows = TokenRows(tokens, recipe.length, seed)
     if builtin:
-        rows.retrieval = lambda size, rng: retrieval_row(codec, codec.bos, size, rng)[0]
+        rows.retrieval = lambda size, rng: _weighted(*retrieval_row(codec, codec.bos, size, rng))
         rows.retrieval_share = PILOT_RETRIEVAL_SHARE
     return rows, [input_file(file) for file in files]
+
+
+def _weighted(tokens: list[int], answers: list[bool]) -> Row:
+    """A row of passkey documents; its few answers weigh more, as they did when the pilot was made."""
+    weights = np.where(answers, PILOT_ANSWER_WEIGHT, 1.0).astype(np.float32)
+    return Row(np.array(tokens, dtype=np.int64), weights)
 
 
 def write_tuned(out: Path, loaded: LoadedModel, subject: dict[str, Any]) -> None:
@@ -187,6 +195,7 @@ def _record(
             "optimizer": f"AdamW, betas {recipe.betas}, weight decay {recipe.weight_decay}, clip {recipe.clip_norm}",
             "rows_of_text": rows.count,
             "retrieval_share": rows.retrieval_share,
+            "answer_weight": PILOT_ANSWER_WEIGHT if rows.retrieval else 1.0,
             "tokens_sha256": rows.digest(),
         },
         ropes={"before": ropes, "after": ropes},
@@ -200,7 +209,7 @@ def _final_loss(trainer: Trainer) -> EvalResult:
     last = trainer.losses[-LAST_STEPS:]
     return EvalResult(
         name="tuning",
-        protocol=f"mean training loss of the last {len(last)} steps, nats a token",
+        protocol=f"weighted mean training loss of the last {len(last)} steps, nats a token",
         length=trainer.recipe.length,
         metric="loss",
         value=sum(last) / len(last),
@@ -217,5 +226,6 @@ def _card(checkpoint: Checkpoint, subject: dict[str, Any]) -> str:
         f"Tuned for {subject['tuning_steps']} steps, {subject['tuning_tokens']:,} tokens in all, at a learning rate of "
         f"{subject['learning_rate']:g}; every weight was trained."
     )
-    before = dataclasses.replace(rope, window=Window(subject["original"], subject["original"]), scaling=Unscaled())
+    window = Window(subject["original"], subject["original"])
+    before = dataclasses.replace(rope, window=window, theta=subject["theta"], scaling=Unscaled())
     return card(subject["name"], subject["method"] or "none", before, rope, tuning)

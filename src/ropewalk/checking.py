@@ -1,0 +1,61 @@
+"""`ropewalk check`: how each serving runtime will read this checkpoint, and a repair of what can be repaired. No torch."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ropewalk.checkpoint.folder import Checkpoint, open_checkpoint
+from ropewalk.checkpoint.rope_config import text_section, written
+from ropewalk.errors import OutputError, RopeError
+from ropewalk.names import unknown
+from ropewalk.record import write_json
+from ropewalk.rope.scalings import DynamicNtk
+from ropewalk.rope.spec import RopeSpec, Window
+from ropewalk.runtimes import RUNTIMES, Verdict
+from ropewalk.runtimes import check as verdicts
+
+
+def check(model: str | Path, *, runtimes: Sequence[str] | None = None, fix: bool = False) -> list[Verdict]:
+    """A verdict of each named runtime (None: of all): will it rotate, and reach, as this checkpoint's config means?
+
+    Each is computed from what that runtime's version reads in config.json. `fix` first rewrites config.json in place
+    where it says its rotation in one schema only. Raises RopewalkError for an unknown runtime, or a folder that cannot
+    be repaired.
+
+    >>> [verdict.outcome for verdict in check("pilot", runtimes=["transformers-4", "vllm"])]
+    ['exact', 'exact']
+    """
+    for name in runtimes or ():
+        if name not in RUNTIMES:
+            raise RopeError(unknown("runtime", name, RUNTIMES))
+    checkpoint = open_checkpoint(model)
+    if fix:
+        repair(checkpoint)
+        checkpoint = open_checkpoint(model)
+    return verdicts(text_section(checkpoint.config), meant(checkpoint.rope), runtimes)
+
+
+def repair(checkpoint: Checkpoint) -> bool:
+    """Writes config.json anew in both schemas, if it is not so already; tells whether it was written.
+
+    Raises OutputError when the file is a link, as in a hub cache: what it points to may belong to others.
+    """
+    repaired = written(checkpoint.config, checkpoint.rope)
+    if repaired == checkpoint.config:
+        return False
+    path = checkpoint.folder / "config.json"
+    if path.is_symlink() or path.stat().st_nlink > 1:
+        raise OutputError(
+            f"{path} is a link, and what it points to may be in use elsewhere (a hub cache is made of links).\n"
+            "  Make a folder of your own instead: ropewalk extend writes config.json in both schemas."
+        )
+    write_json(path, repaired)
+    return True
+
+
+def meant(rope: RopeSpec) -> RopeSpec:
+    """What a checkpoint is to be served at. A dynamic scaling declares its original window and a factor to go beyond."""
+    if isinstance(rope.scaling, DynamicNtk):
+        original = rope.window.original
+        return replace(rope, window=Window(original, round(original * rope.scaling.factor)))
+    return rope
