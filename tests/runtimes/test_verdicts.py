@@ -32,8 +32,8 @@ SCALINGS: dict[str, Scaling] = {
 
 # Y exact, F exact with a flag, S silently wrong, E refused; one letter a runtime, in the order of RUNTIMES:
 #   transformers 5 and 4, vLLM, SGLang, TGI, llama.cpp, Ollama, mlx-lm, ExLlamaV2, ExLlamaV3, TensorRT-LLM, MLC
-# Ollama is llama.cpp with num_ctx, so F for each Y. LongRoPE under transformers 4, TGI and ExLlamaV2 wants the original
-# window at the top of the config, which is written for none of these but phi3, whose config has it.
+# Ollama is llama.cpp with num_ctx, so F for each Y. LongRoPE's original window is written at the top of the config, where
+# transformers 4, TGI and ExLlamaV2 want it; vLLM then takes it for the length to serve, until told otherwise.
 MATRIX = {
     ("llama", "theta"): "YY YY Y YF YYY YY",
     ("qwen2", "theta"): "YY YY Y YF YYY YY",
@@ -48,10 +48,10 @@ MATRIX = {
     ("qwen2", "temperature"): "YY YS S SS SSY SS",
     ("llama", "llama3"): "YY YY Y YF YYY YY",
     ("qwen2", "llama3"): "YY YY Y SS YYY YS",
-    ("llama", "longrope"): "YS YY E SS YEY YE",
-    ("qwen2", "longrope"): "YS YY E SS YEY YS",
-    ("llama", "longrope, two sets"): "FS YS E SS YEY YE",
-    ("llama", "longrope, own temperature"): "YY SS E SS SES SE",
+    ("llama", "longrope"): "YY FY Y SS YYY YE",
+    ("qwen2", "longrope"): "YY FY Y SS YYY YS",
+    ("llama", "longrope, two sets"): "FF FS S SS YYY YE",
+    ("llama", "longrope, own temperature"): "YY SS S SS SSS SE",
     # transformers 4, TGI and mlx-lm want phi3's block spelt type, and MLC passes over one spelt rope_type
     ("phi3", "longrope"): "YE FY E YF EYY YS",
     ("phi3", "longrope, two sets"): "YE FS E YF EYY YS",
@@ -87,7 +87,7 @@ def only(config: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("theta", [10_000.0, 500_000.0])
-@pytest.mark.parametrize("family, method", MATRIX, ids=" ".join)
+@pytest.mark.parametrize("family, method", MATRIX)
 def test_matrix(family: str, method: str, theta: float) -> None:
     wanted = meant(method, theta)
     outcomes = {v.runtime: LETTERS[v.outcome] for v in check(config_for(family, wanted), wanted)}
@@ -158,12 +158,13 @@ def test_length_and_flag(runtime: str, method: str, length: int | None, flag: st
     assert flag is None or flag in told.sentence
 
 
-def test_an_original_window_at_the_top_is_vllms_length_for_longrope_and_lets_the_older_ones_read_it() -> None:
+def test_without_an_original_window_at_the_top_longrope_is_not_read_by_the_older_ones() -> None:
     wanted = meant("longrope")
-    config = {**config_for("llama", wanted), "original_max_position_embeddings": 4096}
-    told = verdict("vllm", config, wanted)
-    assert (told.max_length, told.flag) == (4096, "--max-model-len 16384")
-    assert {verdict(name, config, wanted).outcome for name in ("transformers-4", "tgi", "exllamav2")} == {"exact"}
+    config = config_for("llama", wanted)
+    assert (verdict("vllm", config, wanted).max_length, config.pop("original_max_position_embeddings")) == (4096, 4096)
+    assert verdict("vllm", config, wanted).outcome == "exact"
+    told = {name: verdict(name, config, wanted).outcome for name in ("transformers-4", "tgi", "exllamav2")}
+    assert told == {"transformers-4": "silently wrong", "tgi": "refused", "exllamav2": "refused"}
 
 
 def test_sglang_is_right_on_dynamic_at_the_full_length_only() -> None:
