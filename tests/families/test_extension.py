@@ -53,10 +53,12 @@ def checkpoint_of(model_type: str, folder: Path) -> Path:
     """The tiny model of this type, its rotation unscaled, as stock transformers saves it."""
     config = tiny_config(model_type)
     if model_type in SCALED_BY_DEFAULT:
-        kept = {key: config.rope_parameters[key] for key in ("llama_4_scaling_beta",) if key in config.rope_parameters}
-        config.rope_parameters = {"rope_type": "default", "rope_theta": config.rope_parameters["rope_theta"]} | kept
-    if getattr(config, "layer_rope_theta", None):
-        config.layer_rope_theta = None
+        block = {"rope_type": "default", "rope_theta": config.rope_parameters["rope_theta"]}
+        if "llama_4_scaling_beta" in config.rope_parameters:  # read in every forward, whatever the rotation
+            block |= {"llama_4_scaling_beta": 0.1, "original_max_position_embeddings": WINDOW}
+        config.rope_parameters = block
+    if hasattr(config, "original_max_position_embeddings"):
+        config.original_max_position_embeddings = WINDOW
     path = folder / model_type
     tiny_model(config).save_pretrained(path)
     return path

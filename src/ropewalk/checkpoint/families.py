@@ -40,6 +40,7 @@ OUT_OF_REACH: dict[str, str] = {
     "blt": "window is a number of bytes for four models in one, each with its rotation",
     "recurrent_gemma": "attention is local, and its window is a constant of the architecture",
     **dict.fromkeys(("beam", "cohere_compass_text"), "global layers have no positions; only local ones rotate"),
+    **dict.fromkeys(("granite_swa", "granitemoe_swa"), "layers have a theta each (layer_rope_theta)"),
     "zaya": "layers are of two hybrid kinds, each with its rotation",
 }
 
@@ -52,7 +53,7 @@ DEFAULT_THETA: dict[str, float] = {
             "afmoe", "arcee", "aria_text", "axk1", "axk2", "bamba", "cohere2", "cohere2_moe", "dbrx", "deepseek_v2",
             "deepseek_v3", "deepseek_v32", "diffllama", "doge", "dots1", "exaone4", "exaone_moe", "falcon", "falcon_h1",
             "flint", "gemma", "gemma2", "glm", "glm4", "glm4_moe", "glm4_moe_lite", "glm_moe_dsa", "gpt_neox",
-            "gpt_neox_japanese", "granite", "granite_swa", "granitemoe", "granitemoe_swa", "granitemoehybrid",
+            "gpt_neox_japanese", "granite", "granitemoe", "granitemoehybrid",
             "granitemoeshared", "hrm_text", "hunyuan_v1_dense", "hunyuan_v1_moe", "hy_v4", "hyperclovax", "internlm3",
             "iquestcoder", "jais2", "jetmoe", "kolibri1", "llama", "minicpm3", "ministral", "ministral3", "mistral",
             "moshi", "nanochat", "nemotron", "olmo", "olmo2", "olmo_hybrid", "olmoe", "persimmon", "phi", "phi3",
@@ -126,13 +127,6 @@ def assert_within_reach(config: dict[str, Any], source: str) -> None:
             f"and it has {OTHER_POSITIONS[model_type]}.\n"
             "  Position Interpolation rescales rotary position embeddings set by config.json (RoPE).\n"
             "  Use a RoPE checkpoint, such as one of the Llama, Mistral or Qwen families."
-        )
-    if config.get("layer_rope_theta"):
-        raise CheckpointError(
-            f"this is not a model that ropewalk can extend: {source} gives every layer a theta of its own "
-            "(layer_rope_theta).\n"
-            "  A window is lengthened by one rotation for the layers that see all of it.\n"
-            "  Use a checkpoint whose layers rotate by rope_parameters."
         )
     if model_type in OUT_OF_REACH:
         raise CheckpointError(

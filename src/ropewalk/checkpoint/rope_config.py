@@ -38,7 +38,10 @@ LENGTH_ALIASES = (
     "max_seq_length",
     "n_positions",
 )
-WINDOW_KEYS = ("max_position_embeddings", "max_seq_len")  # dbrx has the second
+# Words for one thing; the first that is there is read. Dbrx has the second of each, Ling the third for its window.
+WINDOW_KEYS = ("max_position_embeddings", "max_seq_len", "model_max_length")
+_HEAD_KEYS = ("qk_rope_head_dim", "attention_head_dim", "head_dim", "kv_channels")
+_WIDTH_KEYS, _HEADS_KEYS = ("hidden_size", "d_model"), ("num_attention_heads", "n_heads")
 
 # Keys of a rope block that are not fields of a scaling: read elsewhere, or kept as they are.
 _READ_KEYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"}
@@ -81,13 +84,12 @@ def written(config: dict[str, Any], rope: RopeSpec) -> dict[str, Any]:
     for key in (*WINDOW_KEYS, *LENGTH_ALIASES):
         if key in new:
             new[key] = rope.window.target
-    new.setdefault("max_position_embeddings", rope.window.target)
     # of longrope some runtimes read it at the top only
     if "original_max_position_embeddings" in new or isinstance(rope.scaling, LongRope):
         new["original_max_position_embeddings"] = rope.window.original
     no_head_dim = new.get("head_dim") is None
     if no_head_dim and ("head_dim" in new or model_type in NEEDS_HEAD_DIM) and "qk_rope_head_dim" not in new:
-        new["head_dim"] = new["hidden_size"] // new["num_attention_heads"]
+        new["head_dim"] = _head_dim(config, "config.json")
     parameters = _parameters(rope, blocks[FULL_ATTENTION], is_mla="qk_rope_head_dim" in config)
     if len(blocks) > 1 or model_type in LAYERED_THETA:
         return new | _layered(config, model_type, blocks, rope, parameters)
@@ -243,7 +245,8 @@ def _parameters(rope: RopeSpec, before: dict[str, Any], *, is_mla: bool) -> dict
     if is_mla and "attention_factor" in parameters:
         # multi-head latent attention scales its softmax by mscale_all_dim as well: attention_factor alone is exact
         parameters = {key: value for key, value in parameters.items() if not key.startswith("mscale")}
-    if rope.scaling.rope_type in _STATES_ORIGINAL:
+    # Ministral 3 sharpens attention beyond the original window, whatever the rotation
+    if rope.scaling.rope_type in _STATES_ORIGINAL or "llama_4_scaling_beta" in before:
         parameters["original_max_position_embeddings"] = rope.window.original
     return parameters | {key: before[key] for key in _KEPT_KEYS if key in before}
 
@@ -313,17 +316,23 @@ def _read_window(config: dict[str, Any], block: dict[str, Any], scaling: Scaling
 
 def _rotary_dim(config: dict[str, Any], block: dict[str, Any], source: str) -> int:
     """Rotated dimensions of a head: of latent attention, those of its rotary part; else the share of the head."""
-    head_dim = next(
-        (config[key] for key in ("qk_rope_head_dim", "head_dim", "kv_channels") if config.get(key) is not None), None
-    )
+    head_dim = next((config[key] for key in _HEAD_KEYS if config.get(key) is not None), None)
     if head_dim is None:
-        for key in ("hidden_size", "num_attention_heads"):
-            _require(_is_number(config.get(key)) and config[key] >= 1, source, key, config.get(key), "a whole number")
-        head_dim = config["hidden_size"] // config["num_attention_heads"]
+        head_dim = _head_dim(config, source)
     share = _partial(config, block)
     share = 1.0 if share is None or config.get("qk_rope_head_dim") is not None else share
     _require(_is_number(head_dim) and _is_number(share), source, "head_dim", head_dim, "a whole number")
     return int(head_dim * share)
+
+
+def _head_dim(config: dict[str, Any], source: str) -> int:
+    """Width over heads, where a config does not say the dimension of a head."""
+    sides = []
+    for keys in (_WIDTH_KEYS, _HEADS_KEYS):
+        value = next((config[key] for key in keys if config.get(key) is not None), None)
+        _require(_is_number(value) and value >= 1, source, keys[0], value, "a whole number")  # type: ignore[operator]
+        sides.append(value)
+    return int(sides[0] // sides[1])
 
 
 def _partial(config: dict[str, Any], block: dict[str, Any]) -> Any:
