@@ -139,6 +139,7 @@ def table() -> str:
                 refused.append(f"| {model_type} | its {OUT_OF_REACH[model_type]} |")
             else:
                 told = [outcome(model_type, method, Path(name)) for method in STATIC]
+                told = ["no global layer rotates" if "have no positions" in t else t for t in told]
                 rows.append(f"| {model_type} | " + " | ".join(told) + " |")
             print(model_type, file=sys.stderr, flush=True)
     return "\n".join([*rows, "", "| refused | why |", "|---|---|", *refused]) + "\n"
