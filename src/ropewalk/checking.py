@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ropewalk.checkpoint.folder import Checkpoint, open_checkpoint
-from ropewalk.checkpoint.rope_config import text_section, written
-from ropewalk.errors import OutputError, RopeError
+from ropewalk.checkpoint.folder import Checkpoint, open_checkpoint, write_config
+from ropewalk.checkpoint.rope_config import disagreements, text_section, written
+from ropewalk.errors import CheckpointError, OutputError, RopeError
 from ropewalk.names import unknown
-from ropewalk.record import write_json
 from ropewalk.rope.scalings import DynamicNtk
 from ropewalk.rope.spec import RopeSpec, Window
 from ropewalk.runtimes import RUNTIMES, Verdict
@@ -39,7 +38,14 @@ def repair(checkpoint: Checkpoint) -> bool:
     """Writes config.json anew in both schemas, if it is not so already; tells whether it was written.
 
     Raises OutputError when the file is a link, as in a hub cache: what it points to may belong to others.
+    Raises CheckpointError when the two schemas disagree: which of them is meant is not for us to guess.
     """
+    if said_twice := disagreements(checkpoint.config):
+        raise CheckpointError(
+            f"{checkpoint.folder / 'config.json'} says two things, and which is meant cannot be told from it.\n"
+            + "".join(f"  {sentence}\n" for sentence in said_twice)
+            + "  Remove the wrong one, then --fix."
+        ) from None
     repaired = written(checkpoint.config, checkpoint.rope)
     if repaired == checkpoint.config:
         return False
@@ -49,7 +55,7 @@ def repair(checkpoint: Checkpoint) -> bool:
             f"{path} is a link, and what it points to may be in use elsewhere (a hub cache is made of links).\n"
             "  Make a folder of your own instead: ropewalk extend writes config.json in both schemas."
         )
-    write_json(path, repaired)
+    write_config(path, repaired)
     return True
 
 

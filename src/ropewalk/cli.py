@@ -1,7 +1,6 @@
 """The command line: one function a verb, each a thin layer over the function of the same name in Python."""
 
 import functools
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.console import Console
 
 from ropewalk.errors import DataError, RopeError, RopewalkError
 from ropewalk.progress import TerminalProgress
+from ropewalk.record import as_json
 from ropewalk.rope.methods import METHODS, parsed_options
 
 INTERRUPTED = 130  # the shell's code for Ctrl-C
@@ -337,7 +337,7 @@ def token_list(text: str) -> list[int]:
 
 
 def _json(content: Any) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False, default=str)
+    return as_json(content)
 
 
 def spread_data(arguments: list[str]) -> list[str]:

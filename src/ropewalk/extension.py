@@ -7,14 +7,21 @@ from typing import Any
 
 from ropewalk.checkpoint.card import CARD, card
 from ropewalk.checkpoint.families import FULL_ATTENTION, assert_scalable, layer_notes
-from ropewalk.checkpoint.folder import INDEX, Checkpoint, copy_companions, link_or_copy, open_checkpoint
-from ropewalk.checkpoint.output import require_new, whole_folder
+from ropewalk.checkpoint.folder import (
+    INDEX,
+    Checkpoint,
+    copy_companions,
+    link_or_copy,
+    open_checkpoint,
+    write_config,
+)
+from ropewalk.checkpoint.output import require_new, require_outside, whole_folder
 from ropewalk.checkpoint.rope_config import contradictions, sayable, text_section, written
 from ropewalk.checkpoint.subject import UNSCALED_METHODS, subject_of
 from ropewalk.errors import RopeError
 from ropewalk.names import unknown
 from ropewalk.progress import Progress, silent
-from ropewalk.record import Run, input_file, write_json
+from ropewalk.record import Run, input_file
 from ropewalk.rope.methods import method_named, native, rescaled_by
 from ropewalk.rope.scalings import Unscaled
 from ropewalk.rope.spec import RopeSpec, Window
@@ -115,6 +122,7 @@ def extend(
     out = Path(out)
     require_new(out)
     extension = planned_extension(model, to, method, options, start)
+    require_outside(out, extension.checkpoint.folder)
     if not extension.checkpoint.tokenizer_files:
         progress.warn(f"{extension.checkpoint.folder} has no tokenizer files; the new folder has none either.")
     for note in extension.notes:
@@ -129,7 +137,7 @@ def extend(
 def fill(folder: Path, extension: Extension) -> None:
     """Everything of the extended checkpoint but its record."""
     checkpoint, window = extension.checkpoint, extension.after.window
-    write_json(folder / "config.json", extension.config)
+    write_config(folder / "config.json", extension.config)
     for name in checkpoint.weight_files:
         link_or_copy(checkpoint.folder / name, folder / name)
     if (checkpoint.folder / INDEX).is_file():

@@ -129,7 +129,12 @@ def read_run(folder: Path) -> Run:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON, whole or not at all. Numbers that are not finite become null."""
-    write_text(path, json.dumps(_finite(content), indent=2, default=str) + "\n")
+    write_text(path, as_json(content) + "\n")
+
+
+def as_json(content: Any) -> str:
+    """JSON that every reader takes: numbers that are not finite become null."""
+    return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False, default=str)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -279,3 +279,32 @@ def test_a_window_lengthened_without_a_scaling_is_not_taken_for_a_pretrained_one
 ) -> None:
     extend(tiny_llama, to=128, out=tmp_path / "long", method=method)
     refused(tmp_path / "long", tmp_path / "longer", RopeError, f"already lengthened by {method}", to=256)
+
+
+def test_what_is_not_ours_in_config_json_is_written_back_as_it_was(tiny_llama: Path, tmp_path: Path) -> None:
+    """Some published configs hold Infinity, which JSON proper does not have."""
+    source = tmp_path / "source"
+    shutil.copytree(tiny_llama, source)
+    config = config_of(source) | {"time_step_limit": [0.0, float("inf")], "name": "Ω"}
+    (source / "config.json").write_text(json.dumps(config))
+    extend(source, to=128, out=tmp_path / "long")
+    assert config_of(tmp_path / "long")["time_step_limit"] == [0.0, float("inf")]
+    assert config_of(tmp_path / "long")["name"] == "Ω"
+
+
+def test_an_output_inside_the_model_s_folder_is_refused(tiny_llama: Path) -> None:
+    with pytest.raises(OutputError, match="never written to"):
+        extend(tiny_llama, to=128, out=tiny_llama / "longer")
+    assert not (tiny_llama / "longer").exists()
+
+
+def test_lengths_beside_the_config_are_raised_whatever_the_encoding(tiny_llama: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny_llama, source)
+    digits = "9" * 30
+    (source / "tokenizer_config.json").write_bytes(b'{"model_max_length": 64.0, "name": "caf\xe9"}')
+    (source / "generation_config.json").write_text(f'{{"max_length": {digits}}}')
+    extend(source, to=128, out=tmp_path / "long")
+    written = (tmp_path / "long" / "tokenizer_config.json").read_bytes()
+    assert written == b'{"model_max_length": 128, "name": "caf\xe9"}'
+    assert digits in (tmp_path / "long" / "generation_config.json").read_text()

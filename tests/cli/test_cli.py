@@ -177,6 +177,18 @@ def test_check_does_not_write_through_a_link(tiny_llama: Path, tmp_path: Path) -
     assert (tmp_path / "blob").read_text() == before
 
 
+def test_a_config_that_says_two_things_is_not_mended_by_guessing(tiny_llama: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_llama, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}, "rope_theta": 5e5}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "says two things" in ropewalk("check", folder, "--fix", code=2)
+    assert json.loads((folder / "config.json").read_text()) == config
+
+
 def test_export_writes_one_file(tiny_llama: Path, tmp_path: Path) -> None:
     assert "nothing was written" in ropewalk("export", tiny_llama, "--out", tmp_path / "file", "--dry-run")
     path = Path(ropewalk("export", tiny_llama, "--out", tmp_path / "file").splitlines()[-1])

@@ -168,7 +168,8 @@ def test_an_unknown_method_names_the_closest_and_lists_all() -> None:
         ("abf", {}, "method abf needs theta"),
         ("abf", {"theta": 5000.0}, "not above this model's 10000"),
         ("longrope", {"factors": [1.0]}, "factors holds 1 values for 16 rotary pairs"),
-        ("longrope", {"factors": [0.0] * 16}, "positive divisor"),
+        ("longrope", {"factors": [0.0] * 16}, "factors is 0.0"),
+        ("longrope", {"factors": [True] * 16}, "factors holds True"),
         ("llama3", {"low_freq_factor": 4.0}, "low_freq_factor 4 is not between"),
         ("by-parts", {"beta_slow": 33.0}, "beta_slow 33 is not between"),
         ("by-parts", {"ramp": "turn"}, "unknown ramp 'turn'. Did you mean 'turns'"),
@@ -208,3 +209,22 @@ def test_a_window_is_a_whole_number_of_tokens(window: object) -> None:
 def test_theta_is_finite_and_above_one(theta: float) -> None:
     with pytest.raises(RopeError, match="rope_theta"):
         RopeSpec(theta=theta, rotary_dim=8, window=Window(8, 8))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0, 1e-320, 1e300])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("yarn", "attention_factor"), ("yarn", "beta_fast"), ("by-parts", "beta_slow"), ("llama3", "high_freq_factor"),
+        ("abf", "theta"), ("longrope", "attention_factor"),
+    ],
+)  # fmt: skip
+def test_numbers_that_no_rotation_can_have_are_refused(name: str, option: str, value: float) -> None:
+    with pytest.raises(RopeError, match=rf"{option} is .*\n  Expected a number from 1e-6 to 1e15"):
+        rescaled_by(name, BASE, 1024, NEEDED.get(name, {}) | {option: value})
+
+
+def test_a_window_beyond_what_runtimes_count_is_refused() -> None:
+    for target in (2**31, 10**30, 10**400):
+        with pytest.raises(RopeError, match=r"from 1 to 2\^31 - 1"):
+            rescaled_by("pi", BASE, target)

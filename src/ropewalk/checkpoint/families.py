@@ -139,7 +139,7 @@ def assert_within_reach(config: dict[str, Any], source: str) -> None:
 def assert_scalable(config: dict[str, Any], method: str) -> None:
     """Raises RopeError when no layer that sees the whole window rotates, so that there is nothing to rescale."""
     kinds = config.get("layer_types") or []
-    if method != "none" and config.get("model_type") in ONLY_LOCAL_ROTATES and SLIDING_ATTENTION in kinds:
+    if method != "none" and str(config.get("model_type")) in ONLY_LOCAL_ROTATES and SLIDING_ATTENTION in kinds:
         raise RopeError(
             f"cannot apply {method}: {layer_notes(config)[0]}\n"
             "  Rescaling would disturb layers that never see further than their own window.\n"
@@ -160,12 +160,12 @@ def layer_notes(config: dict[str, Any]) -> list[str]:
     local = kinds.count(SLIDING_ATTENTION)
     if not local:
         return []
-    if config.get("model_type") in ONLY_LOCAL_ROTATES:
+    if str(config.get("model_type")) in ONLY_LOCAL_ROTATES:
         return [
             f"only the {local} of {len(kinds)} layers that see {window} tokens rotate; the global ones have no positions."
         ]
     layered = any(isinstance(block, dict) for block in (config.get("rope_parameters") or {}).values())
-    if layered or config.get("model_type") in LAYERED_THETA:
+    if layered or str(config.get("model_type")) in LAYERED_THETA:
         return [f"{local} of {len(kinds)} layers see {window} tokens and keep their rotation."]
     return [
         f"{local} of {len(kinds)} layers see {window} tokens; config.json has one rotation for all layers, so theirs is "

@@ -12,6 +12,7 @@ from typing import Any
 
 from ropewalk.checkpoint.rope_config import read_ropes
 from ropewalk.errors import CheckpointError
+from ropewalk.record import write_text
 from ropewalk.rope.spec import RopeSpec
 
 WEIGHTS = "model.safetensors"
@@ -108,6 +109,11 @@ def link_or_copy(source: Path, destination: Path) -> None:
         shutil.copyfile(resolved, destination)
 
 
+def write_config(path: Path, config: dict[str, Any]) -> None:
+    """Writes a config.json, whole or not at all; keys that are not ours keep their values, infinite ones too."""
+    write_text(path, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+
+
 def copy_companions(checkpoint: Checkpoint, folder: Path, window: int) -> None:
     """What lies beside config and weights, for a model with this window.
 
@@ -120,10 +126,10 @@ def copy_companions(checkpoint: Checkpoint, folder: Path, window: int) -> None:
             continue
         shutil.copyfile(source, folder / name)
         if name in _LENGTH_KEYS:
-            pattern = re.compile(rf'("{_LENGTH_KEYS[name]}"\s*:\s*)(\d+)(?=\s*[,}}])')
-            text = source.read_text(encoding="utf-8")
-            raised = pattern.sub(lambda m: m[1] + str(max(int(m[2]), window)), text)
-            (folder / name).write_text(raised, encoding="utf-8")
+            # a number of more digits than any window has says "no limit", and stays
+            pattern = re.compile(rf'("{_LENGTH_KEYS[name]}"\s*:\s*)(\d{{1,15}})(?:\.0)?(?=\s*[,}}])'.encode())
+            raised = pattern.sub(lambda m: m[1] + str(max(int(m[2]), window)).encode(), source.read_bytes())
+            (folder / name).write_bytes(raised)
 
 
 def _resolved(model: str | Path) -> tuple[Path, str]:
@@ -186,8 +192,10 @@ def _indexed(folder: Path) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise CheckpointError(f"{path} names {name!r}, which is not a safetensors file in the same folder.")
-    absent = [name for name in names if not (folder / name).is_file()]
-    if absent or not names:
+    if not names:
+        raise CheckpointError(f"{path} names no files of weights.\n  Fetch the checkpoint again.")
+    absent = [name for name in names if len(name) > 255 or not (folder / name).is_file()]
+    if absent:
         raise CheckpointError(
             f"{path} names {len(names)} files of weights, and {len(absent)} are missing: {', '.join(absent[:3])}.\n"
             "  Fetch the checkpoint again."
@@ -205,6 +213,9 @@ def _stored_numbers(path: Path) -> int:
                 raise ValueError(f"a header of {length} bytes in a file of {size}")
             header = json.loads(file.read(length))
         tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
+        sides = [side for tensor in tensors for side in tensor["shape"]]
+        if not tensors or not all(isinstance(side, int) and side >= 0 for side in sides):
+            raise ValueError("no tensors, or one with a side that is no whole number")
         end = max((tensor["data_offsets"][1] for tensor in tensors), default=0)
         if 8 + length + end != size:
             raise ValueError(f"{size} bytes where its header promises {8 + length + end}")

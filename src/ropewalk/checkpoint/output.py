@@ -13,10 +13,21 @@ from ropewalk.errors import OutputError
 from ropewalk.record import FILE, Run, read_run
 
 
+def require_outside(out: Path, source: Path) -> None:
+    """Raises OutputError when `out` would lie in the folder that is read: a source is never written to."""
+    if source.resolve() in out.resolve().parents:
+        raise OutputError(
+            f"{out} lies inside the model folder {source}.\n  A source folder is never written to.\n  Give another --out."
+        )
+
+
 def require_new(out: Path, *, resume: bool = False) -> None:
     """Raises OutputError when `out` exists; says whether it is finished and how to go on."""
-    if not out.exists() and not out.is_symlink():
-        return
+    try:
+        if not out.exists() and not out.is_symlink():
+            return
+    except OSError as error:  # a name that is too long, a folder that may not be searched
+        raise OutputError(f"cannot look at {out}: {error}.\n  Give another --out.") from None
     status = folder_status(out)
     if status in (None, "empty"):
         if status == "empty":

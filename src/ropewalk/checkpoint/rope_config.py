@@ -98,7 +98,7 @@ def written(config: dict[str, Any], rope: RopeSpec) -> dict[str, Any]:
 
 def sayable(config: dict[str, Any], rope: RopeSpec) -> RopeSpec:
     """The same rotation in words that this model type accepts: for some, one divisor a pair and nothing else."""
-    model_type = text_section(config).get("model_type")
+    model_type = str(text_section(config).get("model_type"))
     if model_type not in LONGROPE_ONLY or isinstance(rope.scaling, Unscaled | LongRope):
         return rope
     frequencies = rope.frequencies()
@@ -116,6 +116,17 @@ def contradictions(config: dict[str, Any], rope: RopeSpec) -> list[str]:
         found.append(
             f"factor is {factor:g}, and the windows' ratio {rope.window.target} / {rope.window.original} is {stretch:g}."
         )
+    found += disagreements(config)
+    inner = text.get("attn_config")  # dbrx: where its published configs say theta, and transformers 5 does not look
+    if isinstance(inner, dict) and inner.get("rope_theta", rope.theta) != rope.theta:
+        found.append(f"rope_theta is {inner['rope_theta']!r} in attn_config, and transformers 5 reads {rope.theta:g}.")
+    return found
+
+
+def disagreements(config: dict[str, Any]) -> list[str]:
+    """Where the two schemas say different things, in sentences with both values."""
+    text = text_section(config)
+    found = []
     block, legacy = text.get("rope_parameters"), text.get("rope_scaling")
     if isinstance(block, dict) and isinstance(block.get(FULL_ATTENTION), dict):
         block = block[FULL_ATTENTION]
@@ -126,9 +137,6 @@ def contradictions(config: dict[str, Any], rope: RopeSpec) -> list[str]:
     theta = text.get("rope_theta")
     if isinstance(block, dict) and theta is not None and block.get("rope_theta", theta) != theta:
         found.append(f"rope_theta is {block['rope_theta']!r} in rope_parameters and {theta!r} beside it.")
-    inner = text.get("attn_config")  # dbrx: where its published configs say theta, and transformers 5 does not look
-    if isinstance(inner, dict) and inner.get("rope_theta", rope.theta) != rope.theta:
-        found.append(f"rope_theta is {inner['rope_theta']!r} in attn_config, and transformers 5 reads {rope.theta:g}.")
     return found
 
 
@@ -272,9 +280,16 @@ def _read_scaling(block: dict[str, Any], source: str) -> Scaling:
         )
     given = {name: block[name] for name in names if block.get(name) is not None}
     for name, value in given.items():
-        numbers = value if isinstance(value, list) else [value]
-        allowed = all(_is_number(v) or isinstance(v, bool) for v in numbers)
-        _require(allowed, source, name, value, "a number, or a list of numbers")
+        if name in ("short_factor", "long_factor"):
+            allowed = isinstance(value, list) and all(_is_number(v) and v > 0 for v in value)
+            _require(allowed, source, name, value, "a list of numbers above 0, one a rotary pair")
+        elif name == "truncate":
+            _require(isinstance(value, bool), source, name, value, "true or false")
+        else:
+            least = 1 if name == "factor" else 0
+            # an mscale of 0 counts as unsaid, as in transformers
+            allowed = _is_number(value) and (value >= least if least or "mscale" in name else value > 0)
+            _require(allowed, source, name, value, f"a number {'of at least' if least else 'above'} {least}")
     lists = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     try:
         return kind(**lists)
@@ -305,7 +320,7 @@ def _read_window(config: dict[str, Any], block: dict[str, Any], scaling: Scaling
         stretched = scaling.rope_type in ("linear", "yarn") and factor is not None and factor > 1
         original = round(declared / factor) if stretched and factor else declared
     _require(
-        _is_number(original) and original >= 1,
+        _is_number(original) and original == int(original) and original >= 1,
         source,
         "original_max_position_embeddings",
         original,
@@ -349,7 +364,8 @@ def _partial(config: dict[str, Any], block: dict[str, Any]) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    """Whether a value is a number that means something here; larger ones are no length, factor or theta."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e15
 
 
 def _as_float(value: Any) -> Any:

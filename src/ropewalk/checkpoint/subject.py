@@ -37,5 +37,10 @@ def subject_of(checkpoint: Checkpoint) -> dict[str, Any]:
     except RecordError:
         earlier = None
     if earlier is not None and earlier.command in ("extend", "tune"):
-        subject |= earlier.resolved.get("subject", {})
+        told = earlier.resolved.get("subject") if isinstance(earlier.resolved, dict) else None
+        if not isinstance(told, dict) or not all(
+            isinstance(told.get(key, 1), int | float) for key in ("original", "theta")
+        ):
+            raise RecordError(f"the record in {checkpoint.folder} does not say whose it is.\n  Make the folder again.")
+        subject |= told
     return subject | {"window": rope.window.target, "model": str(checkpoint.folder)}

@@ -166,10 +166,10 @@ def longrope(
     `attention_factor` None: LongRoPE's sqrt(1 + ln s / ln L).
     """
     window = _unscaled(rope, target, "longrope")
-    if len(factors) != rope.rotary_dim // 2 or not all(f > 0 and math.isfinite(f) for f in factors):
+    if len(factors) != rope.rotary_dim // 2:
         raise RopeError(
             f"factors holds {len(factors)} values for {rope.rotary_dim // 2} rotary pairs.\n"
-            "  Expected one positive divisor for each pair, the fastest first.\n"
+            "  Expected one divisor for each pair, the fastest first.\n"
             "  Give them as --option factors=1,1.2,... or as a JSON list in a file: --option factors=@FILE."
         )
     divisors = tuple(float(f) for f in factors)
@@ -234,10 +234,23 @@ def rescaled_by(name: str, rope: RopeSpec, target: int, options: dict[str, Any] 
         if option not in known:
             of_it = unknown(f"option of {name}", option, known) if known else f"method {name} has no options."
             raise RopeError(of_it)
+    for option, value in given.items():
+        _sensible(option, value)
     lacking = [p.name for p in known.values() if p.default is p.empty and p.name not in given]
     if lacking:
         raise RopeError(f"method {name} needs {', '.join(lacking)}.\n  Give it as --option {lacking[0]}=...")
     return METHODS[name](rope, target, **given)
+
+
+def _sensible(option: str, value: Any) -> None:
+    """Raises RopeError for a number that no rotation can have: every numeric option counts, divides or multiplies."""
+    for number in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(number, bool | str) or number is None:
+            if isinstance(value, list | tuple):
+                raise RopeError(f"{option} holds {number!r}.\n  Expected numbers.")
+            continue
+        if not 1e-6 <= number <= 1e15:
+            raise RopeError(f"{option} is {number!r}.\n  Expected a number from 1e-6 to 1e15.")
 
 
 def parsed_options(name: str, pairs: Sequence[str]) -> dict[str, Any]:
@@ -261,13 +274,18 @@ def _parsed(option: str, text: str, annotation: str) -> Any:
         if "Sequence" in annotation:
             if text.startswith("@"):
                 with open(text[1:], encoding="utf-8") as file:
-                    return [float(value) for value in json.load(file)]
+                    values = json.load(file)
+                if not isinstance(values, list):
+                    raise ValueError("the file holds no list")
+                return [value if isinstance(value, bool) else float(value) for value in values]
             return [float(value) for value in text.split(",")]
         if "bool" in annotation:
             return {"true": True, "false": False}[text.lower()]
         return float(text) if "float" in annotation else text
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RopeError(f"--option {option}={text} cannot be read: {error}.\n  Expected {annotation}.") from None
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        kinds = {"Sequence": "numbers, separated by commas, or a JSON list in @FILE", "bool": "true or false"}
+        expected = next((said for kind, said in kinds.items() if kind in annotation), "a number")
+        raise RopeError(f"--option {option}={text[:60]} cannot be read ({error}).\n  Expected {expected}.") from None
 
 
 def _rescaled(rope: RopeSpec, target: int, name: str, scaling: Callable[[float], Scaling]) -> RopeSpec:
@@ -296,7 +314,7 @@ def _unscaled(rope: RopeSpec, target: int, name: str) -> Window:
 def _above(rope: RopeSpec, target: int) -> None:
     if isinstance(target, bool) or not isinstance(target, int) or target <= rope.window.target:
         raise RopeError(
-            f"the target of {target} tokens is not above the window of {rope.window.target} tokens.\n"
+            f"the target of {str(target)[:40]} tokens is not above the window of {rope.window.target} tokens.\n"
             "  The window was read from max_position_embeddings in config.json.\n"
             f"  Give a longer target, such as --to {2 * rope.window.target}."
         )

@@ -21,8 +21,10 @@ class Window:
 
     def __post_init__(self) -> None:
         for name, tokens in (("original", self.original), ("target", self.target)):
-            if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:
-                raise RopeError(f"the {name} window is {tokens!r}; a window is a whole number of tokens, at least 1.")
+            if not isinstance(tokens, int) or isinstance(tokens, bool) or not 1 <= tokens < 2**31:
+                raise RopeError(
+                    f"the {name} window is {str(tokens)[:40]}; a window is a whole number of tokens, from 1 to 2^31 - 1."
+                )
 
     @property
     def stretch(self) -> float:
@@ -46,11 +48,11 @@ class RopeSpec:
     scaling: Scaling = field(default_factory=Unscaled)
 
     def __post_init__(self) -> None:
-        if not 1 < self.theta < float("inf"):
-            raise RopeError(f"rope_theta is {self.theta!r}; it must be a finite number above 1 (LLaMA's is 10000).")
-        if self.rotary_dim < 2 or self.rotary_dim % 2:
+        if not 1 < self.theta <= 1e15:
+            raise RopeError(f"rope_theta is {self.theta!r}; it must be above 1 and at most 1e15 (LLaMA's is 10000).")
+        if not 2 <= self.rotary_dim <= 65_536 or self.rotary_dim % 2:
             raise RopeError(
-                f"rotary_dim is {self.rotary_dim}; rotation needs an even number of dimensions, at least 2."
+                f"rotary_dim is {self.rotary_dim}; rotation needs an even number of dimensions, from 2 to 65536."
             )
 
     def frequencies(self) -> Frequencies:

@@ -95,6 +95,8 @@ def verdict(name: str, config: Config, wanted: RopeSpec) -> Verdict:
         served = runtime.reads(config, target)
     except KeyError as missing:  # each reads a key that it needs as its own code does
         served = Refused(f"it looks for {missing.args[0]} and does not find it")
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:  # a value its arithmetic cannot take
+        served = Refused(f"it cannot compute with what stands there ({error})")
     if isinstance(served, Refused):
         return Verdict(name, runtime.version, REFUSED, None, None, None, None, f"refuses to load it: {served.reason}")
     outcome, sentence = _compared(served, wanted)

@@ -12,8 +12,8 @@ import numpy as np
 from safetensors import SafetensorError
 
 from ropewalk.checkpoint.card import CARD, card
-from ropewalk.checkpoint.folder import Checkpoint, copy_companions, open_checkpoint
-from ropewalk.checkpoint.output import finished_run, make_folder, whole_folder
+from ropewalk.checkpoint.folder import Checkpoint, copy_companions, open_checkpoint, write_config
+from ropewalk.checkpoint.output import finished_run, make_folder, require_outside, whole_folder
 from ropewalk.checkpoint.rope_config import written
 from ropewalk.checkpoint.subject import subject_of
 from ropewalk.errors import DataError, OutputError
@@ -30,7 +30,7 @@ from ropewalk.model.load import (
 from ropewalk.names import unknown
 from ropewalk.pilot.corpus import PILOT, retrieval_row, training_texts
 from ropewalk.progress import Progress, silent
-from ropewalk.record import EvalResult, Run, input_file, write_json
+from ropewalk.record import EvalResult, Run, input_file
 from ropewalk.rope.scalings import Unscaled
 from ropewalk.rope.spec import Window
 from ropewalk.text.documents import document_files, documents
@@ -100,6 +100,7 @@ def tune(
     rows, inputs = training_rows(loaded.codec, data, chosen, seed)
     if checkpoint.parameters >= SMALL:
         loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
+    require_outside(out, checkpoint.folder)
     make_folder(out)
     run = _record(given, checkpoint, chosen, rows, inputs, describe_device(target_device, compute), seed)
     with run.recorded(out):
@@ -161,7 +162,7 @@ def write_tuned(out: Path, loaded: LoadedModel, subject: dict[str, Any]) -> None
         (out / CARD).write_text(_card(checkpoint, subject), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write {out}: {error}.\n  Free some space, then go on with --resume.") from error
-    write_json(out / "config.json", written(checkpoint.config, checkpoint.rope))
+    write_config(out / "config.json", written(checkpoint.config, checkpoint.rope))
 
 
 def _record(
