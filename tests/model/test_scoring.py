@@ -49,6 +49,23 @@ def test_prompts_equal_the_plain_forward(name: str, batch_tokens: int) -> None:
         assert one.greedy.tolist() == greedy.tolist()
 
 
+@pytest.mark.parametrize("batch_tokens", [256, 512, 8192])
+def test_chains_side_by_side_equal_the_plain_forward(batch_tokens: int) -> None:
+    """Five keys behind one task line, each before ever more filler: five lanes of the buffer, or fewer at a time."""
+    model = random_model(ARCHITECTURES["llama"])
+    filler = [(7 * i * i + i) % 90 for i in range(300)]
+    prompts = [
+        [*range(20), *[key] * 3, *filler[: 60 * grown], 5, key, 6, 7] for key in range(40, 45) for grown in range(1, 5)
+    ]
+    prompts += [[*range(20), *filler[:100], 9, n, 3] for n in range(3)]  # another shape, scored behind one lane again
+    scored = [2, 3] * (len(prompts) // 2) + [1] * (len(prompts) % 2)
+    scorer = Scorer(model, batch_tokens)
+    for prompt, count, one in zip(prompts, scored, scorer.prompts(prompts, scored), strict=True):
+        losses, greedy = plain(model, prompt, count)
+        torch.testing.assert_close(one.losses, losses, rtol=0, atol=2e-5)
+        assert one.greedy.tolist() == greedy.tolist()
+
+
 @pytest.mark.parametrize("name", ["llama", "neox"])
 @pytest.mark.parametrize("batch_tokens", [8, 4096])
 @pytest.mark.parametrize("targets", [[range(1, 40)], [range(5, 9), range(20, 31)], [range(39, 40)]], ids=str)

@@ -39,13 +39,13 @@ def free_bytes(device: torch.device) -> int:
 
 
 def bytes_a_token(model: PreTrainedModel, device: torch.device) -> int:
-    """What one more token adds to a pass: measured on a GPU; elsewhere reckoned, for torch does not count there.
+    """What one more token adds to a pass: measured on a GPU; elsewhere reckoned, for torch does not count there."""
+    return _probed(model, device) if device.type == "cuda" else reckoned_bytes_a_token(model)
 
-    The reckoning: the widest moment of a layer, which is its MLP (gate, up, their product) beside the residual stream.
-    """
+
+def reckoned_bytes_a_token(model: PreTrainedModel) -> int:
+    """The widest moment of a layer, which is its MLP (gate, up, their product) beside the residual stream."""
     config = model.config.get_text_config()
-    if device.type == "cuda":
-        return _probed(model, device)
     width = getattr(config, "hidden_size", 4096)
     inner = getattr(config, "intermediate_size", None) or 4 * width
     inner = max(inner) if isinstance(inner, list | tuple) else inner

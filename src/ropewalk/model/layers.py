@@ -20,27 +20,36 @@ FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})  # pre-norm layers,
 
 
 class KeyValues:
-    """Rotated keys and values of one text, in a buffer that is made once: (layers, 2, 1, K, capacity, D).
+    """Rotated keys and values of texts of one length, in a buffer that is made once: (layers, 2, lanes, K, capacity, D).
 
-    Its first `length` tokens are held. Cropping frees nothing and costs nothing; what is written next overwrites.
+    The first `length` tokens are held. Cropping frees nothing and costs nothing; what is written next overwrites.
+    Reading and writing concern the `lanes` in use.
     """
 
-    def __init__(self, layers: int, heads: int, capacity: int, head_dim: int, like: Tensor):
+    def __init__(self, layers: int, heads: int, capacity: int, head_dim: int, like: Tensor, lanes: int = 1):
         self._buffer = torch.empty(
-            layers, 2, 1, heads, capacity, head_dim, dtype=like.dtype, device=like.device
+            layers, 2, lanes, heads, capacity, head_dim, dtype=like.dtype, device=like.device
         )  # not zeroed: pages are touched as they are written
         self.length = 0
+        self.lanes = range(1)
+        self._filled = 1
+
+    def spread(self, lanes: int) -> None:
+        """Uses so many lanes; those that do not yet hold the text of the first get a copy."""
+        if lanes > self._filled:
+            self._buffer[:, :, self._filled : lanes, :, : self.length] = self._buffer[:, :, :1, :, : self.length]
+        self._filled = lanes
+        self.lanes = range(lanes)
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
-        """Keys and values held for one layer, (1, K, length, D) each, without a copy."""
-        held = self._buffer[index, :, :, :, : self.length]
+        """Keys and values held for one layer, (lanes, K, length, D) each, without a copy."""
+        held = self._buffer[index, :, self.lanes.start : self.lanes.stop, :, : self.length]
         return held[0], held[1]
 
     def write(self, index: int, keys: Tensor, values: Tensor) -> None:
         """Puts a layer's new keys and values behind those held; `grow` makes them count."""
-        end = self.length + keys.shape[2]
-        self._buffer[index, 0, :, :, self.length : end] = keys
-        self._buffer[index, 1, :, :, self.length : end] = values
+        place = self._buffer[index, :, self.lanes.start : self.lanes.stop, :, self.length : self.length + keys.shape[2]]
+        place[0], place[1] = keys, values
 
     def grow(self, tokens: int) -> None:
         self.length += tokens
@@ -61,16 +70,22 @@ class LeanForward:
         embedding: Any = model.get_input_embeddings()
         self._like: Tensor = embedding.weight  # projections may be packed in fewer bits
 
-    def buffer(self, capacity: int) -> KeyValues:
-        """An empty buffer for a text of up to `capacity` tokens."""
-        return KeyValues(len(self.body.layers), self.key_heads, capacity, self.head_dim, self._like)
+    def buffer(self, capacity: int, lanes: int = 1) -> KeyValues:
+        """An empty buffer for texts of up to `capacity` tokens, one a lane."""
+        return KeyValues(len(self.body.layers), self.key_heads, capacity, self.head_dim, self._like, lanes)
+
+    @property
+    def held_bytes(self) -> int:
+        """What the buffer takes for each token of a lane."""
+        return len(self.body.layers) * 2 * self.key_heads * self.head_dim * self._like.element_size()
 
     def rows(
         self, tokens_BS: Tensor, wanted: Sequence[range], before: KeyValues | None = None, *, keep: bool = False
     ) -> Tensor:
         """(B, R, hidden) for the wanted rows, disjoint ranges in order; R may be 0.
 
-        `before` holds what all B texts come after. With `keep` (B = 1) their own keys and values are put behind it.
+        `before` holds what the texts come after: the first B / lanes of them after the first lane in use, and so on.
+        With `keep` (one text a lane) their own keys and values are put behind it.
         """
         hidden = self.body.embed_tokens(tokens_BS)
         offset = before.length if before else 0
@@ -151,16 +166,16 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, held: tuple[Tensor, Tens
 
 
 def _over_held(query_BHRD: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Attention over keys that all B texts come after, and its log-sum-exp.
+    """Attention over the held keys of each lane, and its log-sum-exp.
 
-    All queries that meet one head of keys, of every text and of every query head in its group, stand in one row: each
-    key is read once.
+    All queries that meet one head of a lane's keys, of every text after it and of every query head in the group, stand
+    in one row: each key is read once.
     """
-    batch, heads, rows, _ = query_BHRD.shape
-    groups = (keys.shape[1], heads // keys.shape[1], batch, rows)
-    out, weight = _flash(query_BHRD.transpose(0, 1).reshape(1, groups[0], -1, keys.shape[3]), keys, values, scale)
-    out = out[0].unflatten(1, groups[1:]).flatten(0, 1).transpose(0, 1)
-    return out, weight[0].unflatten(1, groups[1:]).flatten(0, 1).transpose(0, 1)
+    lanes, key_heads = keys.shape[:2]
+    split = query_BHRD.unflatten(1, (key_heads, -1)).unflatten(0, (lanes, -1)).permute(0, 2, 3, 1, 4, 5)
+    out, weight = _flash(split.reshape(lanes, key_heads, -1, keys.shape[3]), keys, values, scale)
+    out = out.unflatten(2, split.shape[2:5]).permute(0, 3, 1, 2, 4, 5).flatten(2, 3).flatten(0, 1)
+    return out, weight.unflatten(2, split.shape[2:5]).permute(0, 3, 1, 2, 4).flatten(2, 3).flatten(0, 1)
 
 
 def merged(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -182,9 +197,11 @@ def _joined(query: Tensor, keys: Tensor, values: Tensor, held: tuple[Tensor, Ten
     attention = torch.nn.functional.scaled_dot_product_attention
     grouped = query.shape[1] != keys.shape[1]
     if held is not None:
-        batch = (query.shape[0], -1, -1, -1)
-        keys = torch.cat([held[0].expand(batch), keys], dim=2)
-        values = torch.cat([held[1].expand(batch), values], dim=2)
+        texts = query.shape[0] // held[0].shape[0]
+        keys, values = (
+            torch.cat([before[:, None].expand(-1, texts, -1, -1, -1).flatten(0, 1), own], dim=2)
+            for before, own in zip(held, (keys, values), strict=True)
+        )
     if grouped and query.dtype == torch.float32:  # no fused kernel takes groups in float32 there
         keys, values = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (keys, values))
         grouped = False

@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ropewalk.errors import DataError
-from ropewalk.model.budget import batch_tokens_for
+from ropewalk.model.budget import batch_tokens_for, reckoned_bytes_a_token
 from ropewalk.model.head import BodyAndHead
 from ropewalk.model.layers import FAMILIES, KeyValues, LeanForward
-from ropewalk.model.prefixes import Keep, Score, deepest, walk
+from ropewalk.model.prefixes import Keep, Score, deepest, walk, widest
 
 # B batch, L length, R scored rows, V vocabulary
 CHUNK_NUMBERS = {
@@ -90,10 +90,10 @@ class Scorer:
         if any(not 0 < count < len(tokens) for tokens, count in zip(lists, scored, strict=True)):
             raise DataError("a prompt needs at least one token before those that are scored, and one that is scored.")
         shareable = [len(tokens) - count - 1 if self.lean else 0 for tokens, count in zip(lists, scored, strict=True)]
-        steps = list(walk(lists, shareable))
         longest = max((len(tokens) for tokens in lists), default=0)
+        steps = list(walk(lists, shareable, lanes=self._lanes(longest)))
         room = longest if longest > self.batch_tokens else deepest(steps)  # long prompts end in the buffer too
-        held = self.lean.buffer(room) if self.lean else None
+        held = self.lean.buffer(room, widest(steps)) if self.lean else None
         path: list[Keep] = []  # the stretches that lead to where the walk is
         written = 0  # how many of them are in the buffer
         for step in steps:
@@ -103,14 +103,15 @@ class Scorer:
             if isinstance(step, Keep):
                 path.append(step)
                 continue
-            for batch in self._batches(step, lists):
+            for lanes, batch in self._batches(step, lists):
                 if all(map(skip, batch)):
                     continue
                 for stretch in path[written:]:
-                    self._extend(held, lists[stretch.prompt], stretch)
+                    self._extend(held, lists, stretch)
                 written = len(path)
                 if held is not None:
                     held.crop(step.start)
+                    held.lanes = lanes
                 yield from zip(batch, self._scored(batch, lists, scored, held), strict=True)
 
     def _read(self, tokens_BL: Tensor, needed: int) -> Tensor:
@@ -123,31 +124,46 @@ class Scorer:
         self.model(tokens_BL[:, :1], use_cache=False)
         return tokens_BL
 
-    def _extend(self, held: KeyValues | None, tokens: Sequence[int], stretch: Keep) -> None:
+    def _lanes(self, longest: int) -> int:
+        """How many texts may be held side by side: what they take is no more than one pass takes."""
+        if self.lean is None or not longest:
+            return 1
+        allowed = self.batch_tokens * reckoned_bytes_a_token(self.model) // self.lean.held_bytes
+        return max(1, allowed // longest)
+
+    def _extend(self, held: KeyValues | None, lists: Sequence[Sequence[int]], stretch: Keep) -> None:
         assert self.lean is not None and held is not None
         held.crop(stretch.start)
-        for start in range(stretch.start, stretch.end, self.batch_tokens):
-            chunk = tokens[start : min(start + self.batch_tokens, stretch.end)]
-            self.lean.rows(torch.tensor([chunk], device=self.device), [], held, keep=True)
+        held.spread(len(stretch.prompts))
+        size = max(1, self.batch_tokens // len(stretch.prompts))
+        for start in range(stretch.start, stretch.end, size):
+            chunk = [lists[index][start : min(start + size, stretch.end)] for index in stretch.prompts]
+            self.lean.rows(torch.tensor(chunk, device=self.device), [], held, keep=True)
 
-    def _batches(self, step: Score, lists: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Prompts of like lengths together: the shorter ones are filled up behind their ends, where nothing looks.
+    def _batches(self, step: Score, lists: Sequence[Sequence[int]]) -> list[tuple[range, list[int]]]:
+        """Lanes, and prompts that come after them in one pass.
 
-        The stock forward may do something else at another length, so there only equal lengths go together.
+        Prompts of like lengths are together: the shorter ones are filled up behind their ends, where nothing looks. The
+        stock forward may do something else at another length, so there only equal lengths go together.
         """
-        batches: list[list[int]] = []
-        for index in sorted(step.prompts, key=lambda i: len(lists[i])):
-            own = len(lists[index]) - step.start
-            if batches:
-                shortest = len(lists[batches[-1][0]]) - step.start
+        sizes = [len(lists[index]) - step.start for index in step.lanes[0]]
+        copied = 0 if self.device.type == "cpu" else step.start  # elsewhere each text has a copy of what is held
+        groups: list[list[int]] = []
+        for place in sorted(range(len(sizes)), key=lambda place: sizes[place]):
+            own = sizes[place]
+            if groups:
+                shortest = sizes[groups[-1][0]]
                 alike = 4 * shortest >= 3 * own - 64 if self.lean else shortest == own
-                together = (
-                    own if self.device.type == "cpu" else own + step.start
-                )  # elsewhere each has a copy of what is held
-                if alike and (len(batches[-1]) + 1) * together <= self.batch_tokens:
-                    batches[-1].append(index)
+                if alike and (len(groups[-1]) + 1) * len(step.lanes) * (own + copied) <= self.batch_tokens:
+                    groups[-1].append(place)
                     continue
-            batches.append([index])
+            groups.append([place])
+        batches: list[tuple[range, list[int]]] = []
+        for group in groups:
+            at_once = max(1, self.batch_tokens // (len(group) * (sizes[group[-1]] + copied)))
+            for first in range(0, len(step.lanes), at_once):
+                lanes = range(first, min(first + at_once, len(step.lanes)))
+                batches.append((lanes, [step.lanes[lane][place] for lane in lanes for place in group]))
         return batches
 
     def _scored(
