@@ -24,14 +24,15 @@ VOCABULARY = 4096
 
 
 class Codec:
-    """Words as tokens, by a hash; digits one by one. What the text says does not matter to a random model."""
+    """Words as tokens, by a hash; a number is a token for the space before it and one a digit, as LLaMA's tokenizer has
+    it, so an answer is six tokens. What the text says does not matter to a random model."""
 
     bos = (1,)
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = []
         for word in text.split():
-            pieces = [*word.strip(".")] if word.strip(".").isdigit() else [word]
+            pieces = [" ", *word.strip(".")] if word.strip(".").isdigit() else [word]
             ids += [5 + sum(ord(c) * 31**i for i, c in enumerate(piece)) % (VOCABULARY - 5) for piece in pieces]
         return ids
 

@@ -2,10 +2,19 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
+)
 
 from ropewalk.model.layers import LeanForward, _joined, attend, merged
 from ropewalk.model.scoring import Scorer
+from ropewalk.model.view import layer_view
 
 SIDES = {
     "vocab_size": 90, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -23,6 +32,8 @@ CONFIGS = [
     MistralConfig(**SIDES, sliding_window=None),
     Qwen2Config(**{k: v for k, v in SIDES.items() if k != "head_dim"}),  # biases on queries, keys and values
     Qwen3Config(**SIDES),  # norms on queries and keys
+    SmolLM3Config(**SIDES, no_rope_layers=[1, 0, 1], pad_token_id=0),  # one layer is not rotated
+    Olmo2Config(**{k: v for k, v in SIDES.items() if k != "head_dim"}, pad_token_id=0),  # norms after, not before
 ]  # fmt: skip
 
 
@@ -45,7 +56,9 @@ WANTED = [[range(30)], [range(29, 30)], [range(2, 5), range(20, 30)], [range(3, 
 def test_rows_equal_the_stock_forward(config, wanted: list[range], shared: int) -> None:
     """1e-4: float32, where parts of an attention are summed apart."""
     model = random_model(config)
-    lean = LeanForward(model)
+    view = layer_view(model)
+    assert view is not None
+    lean = LeanForward(model, view)
     tokens = torch.randint(0, 90, (3, shared + 30), generator=torch.Generator().manual_seed(1))
     tokens[1:, :shared] = tokens[0, :shared]
     with torch.inference_mode():
@@ -69,9 +82,9 @@ def test_it_is_not_used_for_windows_that_slide_nor_for_other_families() -> None:
 
 
 def test_it_is_not_used_where_it_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ropewalk.model import layers
+    from ropewalk.model import view
 
-    monkeypatch.setattr(layers, "rotated", lambda x, cos, sin: x)
+    monkeypatch.setattr(view, "rotated", lambda x, cos, sin: x)
     assert Scorer(random_model(CONFIGS[0])).lean is None
 
 

@@ -82,7 +82,11 @@ def test_choices_after_one_context_stand_together() -> None:
 def test_a_short_beginning_of_all_does_not_hide_a_long_one_of_some() -> None:
     prompts = [[1, 2, 3] + [n] * 300 + [last] * 4 for n in range(4, 7) for last in (7, 8)]
     steps = list(walk(prompts, [303] * 6))
-    assert [step for step in steps if isinstance(step, Keep)] == [Keep((0,), 0, 303), Keep((2,), 0, 303), Keep((4,), 0, 303)]
+    assert [step for step in steps if isinstance(step, Keep)] == [
+        Keep((0,), 0, 303),
+        Keep((2,), 0, 303),
+        Keep((4,), 0, 303),
+    ]
 
 
 @given(st.lists(st.integers(0, 1), max_size=300), st.lists(st.integers(0, 1), max_size=300), st.integers(0, 300))

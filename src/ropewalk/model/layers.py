@@ -1,4 +1,4 @@
-"""A forward pass for evaluation over the decoder layers of the Llama family, that does only what is asked for.
+"""A forward pass for evaluation over the decoder layers of known families, that does only what is asked for.
 
 Four things that the stock forward does not: a beginning that prompts share is attended to where it lies, in one buffer
 of keys and values, without a copy for each prompt and without a mask; the last layer makes queries, attention and MLP
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 from transformers import PreTrainedModel
 
-FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})  # pre-norm layers, rotation of the whole head in halves
+from ropewalk.model.view import LayerView
 
 
 class KeyValues:
@@ -62,22 +62,19 @@ class KeyValues:
 class LeanForward:
     """Last hidden states of chosen rows of a batch, after the final norm."""
 
-    def __init__(self, model: PreTrainedModel):
-        self.body: Any = model.base_model
-        first = self.body.layers[0].self_attn
-        self.head_dim: int = first.head_dim
-        self.key_heads: int = first.k_proj.out_features // first.head_dim
+    def __init__(self, model: PreTrainedModel, view: LayerView):
+        self.view, self.body = view, view.body
         embedding: Any = model.get_input_embeddings()
         self._like: Tensor = embedding.weight  # projections may be packed in fewer bits
 
     def buffer(self, capacity: int, lanes: int = 1) -> KeyValues:
         """An empty buffer for texts of up to `capacity` tokens, one a lane."""
-        return KeyValues(len(self.body.layers), self.key_heads, capacity, self.head_dim, self._like, lanes)
+        return KeyValues(len(self.body.layers), self.view.key_heads, capacity, self.view.head_dim, self._like, lanes)
 
     @property
     def held_bytes(self) -> int:
         """What the buffer takes for each token of a lane."""
-        return len(self.body.layers) * 2 * self.key_heads * self.head_dim * self._like.element_size()
+        return len(self.body.layers) * 2 * self.view.key_heads * self.view.head_dim * self._like.element_size()
 
     def rows(
         self, tokens_BS: Tensor, wanted: Sequence[range], before: KeyValues | None = None, *, keep: bool = False
@@ -90,10 +87,10 @@ class LeanForward:
         hidden = self.body.embed_tokens(tokens_BS)
         offset = before.length if before else 0
         positions = torch.arange(offset, offset + tokens_BS.shape[1], device=tokens_BS.device)[None]
-        cos, sin = (part[:, None] for part in self.body.rotary_emb(hidden, positions))
+        rotation = self.view.rotation(hidden, positions)
         whole, last = [range(tokens_BS.shape[1])], len(self.body.layers) - 1
         for index in range(len(self.body.layers)):
-            hidden = self._layer(index, hidden, cos, sin, whole if index < last else wanted, before, keep)
+            hidden = self._layer(index, hidden, rotation, whole if index < last else wanted, before, keep)
         if before is not None and keep:
             before.grow(tokens_BS.shape[1])
         return self.body.norm(hidden)
@@ -102,23 +99,22 @@ class LeanForward:
         self,
         index: int,
         hidden: Tensor,
-        cos: Tensor,
-        sin: Tensor,
+        rotation: tuple[Tensor, Tensor],
         wanted: Sequence[range],
         before: KeyValues | None,
         keep: bool,
     ) -> Tensor:
-        layer = self.body.layers[index]
-        attention, normed = layer.self_attn, layer.input_layernorm(hidden)
-        keys = rotated(self._heads(attention, "k", normed), cos, sin)
-        values = self._heads(attention, "v", normed)
+        view, layer = self.view, self.body.layers[index]
+        normed = view.normed(layer, hidden)
+        keys, values = view.heads(layer, "k", normed, rotation), view.heads(layer, "v", normed)
         mixed = []
         for rows in wanted:
             cut = slice(rows.start, rows.stop)
-            query = rotated(self._heads(attention, "q", normed[:, cut]), cos[:, :, cut], sin[:, :, cut])
+            turn = (rotation[0][:, :, cut], rotation[1][:, :, cut])
+            query = view.heads(layer, "q", normed[:, cut], turn)
             held = before.layer(index) if before and before.length else None
             mixed.append(
-                attend(query, keys[:, :, : rows.stop], values[:, :, : rows.stop], held, attention.scaling)
+                attend(query, keys[:, :, : rows.stop], values[:, :, : rows.stop], held, layer.self_attn.scaling)
                 .transpose(1, 2)
                 .flatten(2)
             )
@@ -128,24 +124,7 @@ class LeanForward:
             return hidden[:, :0]
         if len(wanted) > 1 or len(wanted[0]) < hidden.shape[1]:
             hidden = torch.cat([hidden[:, rows.start : rows.stop] for rows in wanted], dim=1)
-        hidden = hidden + attention.o_proj(torch.cat(mixed, dim=1) if len(mixed) > 1 else mixed[0])
-        return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-
-    def _heads(self, attention: Any, kind: str, normed: Tensor) -> Tensor:
-        """Queries, keys or values, (B, H or K, S, D)."""
-        projected = getattr(attention, f"{kind}_proj")(normed).unflatten(-1, (-1, self.head_dim))
-        norm = getattr(attention, f"{kind}_norm", None)
-        return (projected if norm is None else norm(projected)).transpose(1, 2)
-
-
-def rotated(x_BHSD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Each half of the head turned against the other; `cos` and `sin` hold each pair's value twice."""
-    half = x_BHSD.shape[-1] // 2
-    low, high = x_BHSD[..., :half], x_BHSD[..., half:]
-    turned = torch.empty_like(x_BHSD)
-    torch.addcmul(low * cos[..., :half], high, sin[..., :half], value=-1, out=turned[..., :half])
-    torch.addcmul(high * cos[..., half:], low, sin[..., half:], out=turned[..., half:])
-    return turned
+        return view.after(layer, hidden, torch.cat(mixed, dim=1) if len(mixed) > 1 else mixed[0])
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, held: tuple[Tensor, Tensor] | None, scale: float) -> Tensor:

@@ -15,8 +15,9 @@ from transformers import PreTrainedModel
 from ropewalk.errors import DataError
 from ropewalk.model.budget import batch_tokens_for, reckoned_bytes_a_token
 from ropewalk.model.head import BodyAndHead
-from ropewalk.model.layers import FAMILIES, KeyValues, LeanForward
+from ropewalk.model.layers import KeyValues, LeanForward
 from ropewalk.model.prefixes import Keep, Score, deepest, walk, widest
+from ropewalk.model.view import layer_view
 
 # B batch, L length, R scored rows, V vocabulary
 CHUNK_NUMBERS = {
@@ -41,7 +42,8 @@ class Scorer:
         self.model = model
         self.parts = BodyAndHead(model)
         self.device = next(model.parameters()).device
-        self.lean = LeanForward(model) if self.parts.is_plain and shares_prefixes(model) else None
+        view = layer_view(model) if self.parts.is_plain and self.is_static else None
+        self.lean = None if view is None else LeanForward(model, view)
         if self.lean is not None and not self._lean_equals_stock(self.lean):
             self.lean = None
         self.batch_tokens = batch_tokens or batch_tokens_for(model)
@@ -290,15 +292,6 @@ def has_static_rotation(model: PreTrainedModel) -> bool:
     block = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
     blocks = [value for value in block.values() if isinstance(value, dict)] or [block]
     return not any(b.get("rope_type") in ("dynamic", "longrope") for b in blocks)
-
-
-def shares_prefixes(model: PreTrainedModel) -> bool:
-    """Whether this is a known family whose tokens all attend to everything before them, at any length alike."""
-    config = model.config.get_text_config()
-    layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
-    sliding = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    known = config.model_type in FAMILIES and layer_types == {"full_attention"} and not sliding
-    return known and has_static_rotation(model)
 
 
 def _losses(logits_BRV: Tensor, targets_BR: Tensor) -> Tensor:
