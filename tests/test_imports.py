@@ -7,6 +7,7 @@ import pytest
 
 LAYERS = (
     "errors", "names", "rope", "runtimes", "record", "progress", "checkpoint", "extension", "export", "inspection", "checking",
+    "planning",
     "text", "pilot", "model", "train", "evals", "reports", "pipeline", "arguments", "answers", "tables", "cli", "__main__",
 )  # fmt: skip
 PACKAGE = Path(__file__).parents[1] / "src" / "ropewalk"
@@ -22,6 +23,7 @@ LIGHT_LAYERS = {
     "extension",
     "inspection",
     "checking",
+    "planning",
     "text",
     "reports",
     "arguments",

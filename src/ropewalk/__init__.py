@@ -6,6 +6,7 @@ The verbs of the command line as functions over paths, and the few types they sp
     extend     a new folder with a longer window, in a second
     check      how each serving runtime will read it
     export     one file for another runtime
+    plan       memory and time that tuning will need
     tune       fine-tune it, resumable
     evaluate   perplexity and passkey retrieval, with uncertainty
     report     one page from any number of runs
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ropewalk.extension import extend
     from ropewalk.inspection import inspect
     from ropewalk.pipeline import run
+    from ropewalk.planning.forecast import plan
     from ropewalk.reports.page import write_report as report
     from ropewalk.train.tune import tune
 
@@ -46,6 +48,7 @@ __all__ = [
     "export",
     "extend",
     "inspect",
+    "plan",
     "read_run",
     "report",
     "run",
@@ -58,6 +61,7 @@ _VERBS = {
     "evaluate": ("ropewalk.evals.evaluate", "evaluate"),
     "extend": ("ropewalk.extension", "extend"),
     "inspect": ("ropewalk.inspection", "inspect"),
+    "plan": ("ropewalk.planning.forecast", "plan"),
     "report": ("ropewalk.reports.page", "write_report"),
     "run": ("ropewalk.pipeline", "run"),
     "tune": ("ropewalk.train.tune", "tune"),

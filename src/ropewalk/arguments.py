@@ -43,6 +43,15 @@ def memory(text: str) -> int:
     return int(size)
 
 
+def device_memory(text: str) -> int:
+    """The same for the memory of a GPU, where a number without a unit counts GB, as people say it.
+
+    >>> device_memory("80GB"), device_memory("80GiB"), device_memory("80")
+    (80000000000, 85899345920, 80000000000)
+    """
+    return memory(f"{text.strip()}GB" if re.fullmatch(r"\s*\d+(?:\.\d+)?\s*", text) else text)
+
+
 def token_list(text: str) -> list[int]:
     """Numbers of tokens, separated by commas."""
     return [tokens(part.strip()) for part in text.split(",") if part.strip()]

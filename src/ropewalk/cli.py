@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from ropewalk.answers import show
-from ropewalk.arguments import maybe_tokens, memory, spread_data, token_list, tokens, words
+from ropewalk.arguments import device_memory, maybe_tokens, memory, spread_data, token_list, tokens, words
 from ropewalk.errors import RopeError, RopewalkError
 from ropewalk.progress import TerminalProgress
 from ropewalk.record import as_json as json_text
@@ -27,7 +27,7 @@ app = typer.Typer(
         "Lengthen the context window of a RoPE checkpoint, tune it briefly, and prove that it worked.\n\n"
         "MODEL is a folder as transformers saves it, a hub id (org/name), or 'pilot', the small model that ships with "
         "this package. N is a number of tokens: 8192 or 8k. Every --out is a new folder; an unfinished one goes on with "
-        "--resume. Texts are .txt or .jsonl files or folders of them, or 'pilot' for the built-in ones.\n\n"
+        "--resume. Texts are .txt, .jsonl or .parquet files or folders of them, or 'pilot' for the built-in ones.\n\n"
         "Begin with: ropewalk run --to 1024 --out first"
     ),
     no_args_is_help=True,
@@ -51,7 +51,11 @@ Start = Annotated[
 ]
 Data = Annotated[
     list[str] | None,
-    typer.Option("--data", help="Texts: one or more files or folders; 'pilot' (the default) for the built-in ones."),
+    typer.Option(
+        "--data",
+        help="Texts: one or more files (txt, jsonl, parquet) or folders; hf:org/name or hf:org/name:config:split for a "
+        "data set of the hub, hf:./folder for one here; 'pilot' (the default) for the built-in ones.",
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, same numbers.")]
 Dtype = Annotated[
@@ -170,6 +174,41 @@ def check(
 
 
 @verb
+def plan(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Folder (config.json suffices), hub id, 'pilot', or llama-7b, -13b, -33b, -65b.", show_default=False
+        ),
+    ],
+    to: Annotated[str | None, typer.Option("--to", help="Target window in tokens. Default: the window.")] = None,
+    gpus: Annotated[int, typer.Option("--gpus", help="How many.")] = 1,
+    gpu_memory: Annotated[
+        str | None, typer.Option("--gpu-memory", help="Of each: 80GB, 80GiB or 80. Default: what the type has.")
+    ] = None,
+    gpu_type: Annotated[str, typer.Option("--gpu-type", help="a100, h100, h200, or cpu: this machine.")] = "a100",
+    steps: Annotated[int, typer.Option("--steps", help="Optimizer steps.")] = 1000,
+    batch_tokens: Annotated[str | None, typer.Option("--batch-tokens", help="Global batch, as in tune.")] = None,
+    adapter: Annotated[str, typer.Option("--adapter", help="full, lora or lora+.")] = "full",
+    dtype: Dtype = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what tuning MODEL at a target will need of memory and time, before anything is fetched or run."""
+    from ropewalk.planning.forecast import plan as planned
+    from ropewalk.planning.words import plan_lines, plan_table
+
+    answer = planned(
+        model, to=maybe_tokens(to), gpus=gpus, gpu_memory=None if gpu_memory is None else device_memory(gpu_memory),
+        gpu_type=gpu_type, steps=steps, batch_tokens=maybe_tokens(batch_tokens), adapter=adapter, dtype=dtype,
+    )  # fmt: skip
+    if as_json:
+        show(json_text(answer))
+    else:
+        show(plan_table(answer))
+        show(plan_lines(answer))
+
+
+@verb
 def export(
     model: Model,
     out: Out,
@@ -199,11 +238,40 @@ def tune(
     model: Model,
     out: Out,
     data: Data = None,
-    recipe: Annotated[str, typer.Option("--recipe", help="paper: AdamW 0.9 / 0.95, 20 steps of warm-up.")] = "paper",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe",
+            help="paper: rows of the whole window. direct: the same for a rotation left as it was, the baseline. pose: "
+            "rows of the original window whose positions skip over the longer one, for little memory. mixed: half of the "
+            "rows in pieces of the original window, to keep it. summaries: reports and their summaries, ten epochs.",
+        ),
+    ] = "paper",
+    packing: Annotated[
+        str,
+        typer.Option(
+            "--packing",
+            help="concatenated: attention reaches over the ends of documents, as in the paper. documents: it stays "
+            "inside each.",
+        ),
+    ] = "concatenated",
+    allow_short_documents: Annotated[
+        bool,
+        typer.Option(
+            "--allow-short-documents",
+            help="Tune even where no document is longer than the original window, and so none teaches a longer reach.",
+        ),
+    ] = False,
     steps: Annotated[
-        int, typer.Option("--steps", help="Optimizer steps; the paper's 1000 suffice at any size.")
-    ] = 1000,
-    length: Annotated[str | None, typer.Option("--length", help="Training length. Default: the window.")] = None,
+        int | None,
+        typer.Option(
+            "--steps", help="Optimizer steps. Default: the recipe's; the paper's 1000, which suffice at any size."
+        ),
+    ] = None,
+    length: Annotated[
+        str | None,
+        typer.Option("--length", help="Training length. Default: the window; pose: the original one."),
+    ] = None,
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", help="Default: by size, 2e-5 for LLaMA 7B.")
     ] = None,
@@ -211,7 +279,19 @@ def tune(
         str | None,
         typer.Option("--batch-tokens", help="Global batch. Default: 64 sequences; 4 below 100 M parameters."),
     ] = None,
-    adapter: Annotated[str, typer.Option("--adapter", help="full: every weight is trained.")] = "full",
+    adapter: Annotated[
+        str,
+        typer.Option("--adapter", help="full: every weight; lora: LoRA on attention; lora+: embeddings and norms too."),
+    ] = "full",
+    lora_rank: Annotated[int | None, typer.Option("--lora-rank", help="Default: 8.")] = None,
+    lora_alpha: Annotated[float | None, typer.Option("--lora-alpha", help="Default: 16.")] = None,
+    lora_targets: Annotated[
+        str | None,
+        typer.Option("--lora-targets", help="Linear layers, such as q_proj,v_proj. Default: all of attention's."),
+    ] = None,
+    no_merge: Annotated[
+        bool, typer.Option("--no-merge", help="Leave peft's adapter folder in place of a whole checkpoint.")
+    ] = False,
     dtype: Dtype = None,
     device: Device = None,
     seed: Seed = 0,
@@ -223,13 +303,16 @@ def tune(
     from ropewalk.train.tune import tune as tuned
 
     progress = TerminalProgress(console)
-    if not data:
+    if not data and recipe != "summaries":
         progress.note("no --data: tuning on the built-in corpus, Python sources and passkey documents")
     run = tuned(
-        model, out=out, data=data or ["pilot"], recipe=recipe, steps=steps,
+        model, out=out, data=data or ["pilot"], recipe=recipe, packing=packing,
+        allow_short_documents=allow_short_documents, steps=steps,
         length=None if length is None else tokens(length), learning_rate=learning_rate,
-        batch_tokens=None if batch_tokens is None else tokens(batch_tokens), adapter=adapter, dtype=dtype, device=device,
-        seed=seed, save_every=save_every, keep_saves=keep_saves, resume=resume, progress=progress,
+        batch_tokens=None if batch_tokens is None else tokens(batch_tokens), adapter=adapter,
+        lora_rank=lora_rank, lora_alpha=lora_alpha, lora_targets=None if lora_targets is None else words(lora_targets),
+        merge=not no_merge, dtype=dtype, device=device, seed=seed, save_every=save_every, keep_saves=keep_saves,
+        resume=resume, progress=progress,
     )  # fmt: skip
     show(f"{out}: tuned for {run.resolved['steps']} steps, training loss {run.results[0].value:.3f}")
 
@@ -285,6 +368,12 @@ def evaluate(
         float | None,
         typer.Option("--max-drop", help="Exit 1 if a short task falls by more points than this, beyond noise.", min=0),
     ] = None,
+    allow_overlap: Annotated[
+        bool,
+        typer.Option(
+            "--allow-overlap", help="Measure on texts the checkpoint was tuned on, too; the record names them."
+        ),
+    ] = False,
     memory_budget: Annotated[
         str | None,
         typer.Option("--memory-budget", help="For what one pass holds of a text: 4GB. Default: half of what is free."),
@@ -311,7 +400,7 @@ def evaluate(
         model, out=out, data=data or ["pilot"], tasks=words(tasks), lengths=None if lengths is None else token_list(lengths),
         stride=stride, also=words(also or ""), windows_sampled=windows_sampled, max_tokens=maybe_tokens(max_tokens),
         document_count=documents, min_tokens=maybe_tokens(min_tokens), truncate_tokens=maybe_tokens(truncate_tokens),
-        task_files=task_files, limit=limit, sampler=sampler, against=against, max_drop=max_drop,
+        task_files=task_files, limit=limit, sampler=sampler, against=against, max_drop=max_drop, allow_overlap=allow_overlap,
         memory_budget=None if memory_budget is None else memory(memory_budget), dtype=dtype, device=device, seed=seed,
         resume=resume, progress=progress,
     )  # fmt: skip

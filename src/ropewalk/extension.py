@@ -20,6 +20,7 @@ from ropewalk.checkpoint.rope_blocks import text_section
 from ropewalk.checkpoint.rope_config import contradictions
 from ropewalk.checkpoint.rope_writing import sayable, written
 from ropewalk.checkpoint.subject import UNSCALED_METHODS, UNTUNED, subject_of
+from ropewalk.checkpoint.trained_on import write_trained_on
 from ropewalk.errors import RopeError
 from ropewalk.names import unknown
 from ropewalk.progress import Progress, silent
@@ -153,6 +154,7 @@ def fill(folder: Path, extension: Extension) -> None:
     if (checkpoint.folder / INDEX).is_file():
         shutil.copyfile(checkpoint.folder / INDEX, folder / INDEX)
     copy_companions(checkpoint, folder, window.target)
+    write_trained_on(folder, (), checkpoint.folder)
     text = card(subject_of(checkpoint)["name"], extension.method, extension.before, extension.after)
     (folder / CARD).write_text(text, encoding="utf-8")
 

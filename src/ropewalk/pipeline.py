@@ -31,6 +31,7 @@ from ropewalk.progress import Progress, silent
 from ropewalk.record import Run, input_file, read_run
 from ropewalk.reports.page import write_report
 from ropewalk.text.documents import Document, document_files, documents
+from ropewalk.text.sources import HUB
 from ropewalk.train.recipe import SMALL, resolved_recipe
 from ropewalk.train.tune import tune
 
@@ -98,6 +99,12 @@ def run(
         "data": None if data is None else [str(d) for d in data], "steps": steps, "dtype": dtype, "device": device,
         "seed": seed,
     }  # fmt: skip
+    if streamed := [str(one) for one in data or () if str(one).startswith(HUB)]:
+        raise DataError(
+            f"{streamed[0]} cannot be split.\n"
+            "  The last tenth of the texts is held out, so all of them are read; a data set of the hub may have no end.\n"
+            "  Give files or folders (parquet ones too), or tune and evaluate a step at a time."
+        )
     if (finished := finished_run(out, given, resume=resume)) is not None:
         _write_page(out)
         progress.note(f"{out} is finished, since {finished.finished}; here is what it found")
@@ -181,12 +188,15 @@ class _Arms:
         return lambda folder, resume: evaluate(model, out=folder, resume=resume, **options)
 
     def tune(self, model: Path, text: str | Path, target: int) -> Callable[[Path, bool], Run]:
-        """A stage that tunes at `target`; small models read as many tokens a step at every target."""
+        """A stage that tunes at `target`; small models read as many tokens a step at every target.
+
+        A user's texts may be short: the arms are compared on them as they are, and a warning says what that means.
+        """
         sequences = max(1, SMALL_BATCH // target)
         batch = sequences * target if open_checkpoint(model).parameters < SMALL else None
         return lambda folder, resume: tune(
             model, out=folder, data=[text], steps=self.steps, batch_tokens=batch, dtype=self.dtype, device=self.device, seed=self.seed,
-            resume=resume, progress=self.progress,
+            allow_short_documents=text != PILOT, resume=resume, progress=self.progress,
         )  # fmt: skip
 
 
@@ -224,10 +234,12 @@ def _do_all(stages: Stages, arms: _Arms, train: str | Path, held_out: str | Path
 def _split(codec: TextCodec, paths: Sequence[Path], longest: int) -> tuple[list[Document], list[Document]]:
     """Documents to train on, and the last tenth to evaluate on; of one document, the last tenth of its tokens.
 
-    Raises DataError when the part to train on is shorter than the longest target.
+    A text that is there twice counts once: the second could be among those to evaluate on. All texts are read. Raises DataError when the part to train on is shorter than the longest target.
     """
-    texts = list(documents(document_files(paths)))
-    names = ", ".join(map(str, paths))
+    kept: dict[str, Document] = {}
+    for document in documents(document_files(paths)):
+        kept.setdefault(document.sha256, document)
+    texts, names = list(kept.values()), ", ".join(map(str, paths))
     if not texts:
         raise DataError(f"no text in {names}: every document is empty.\n  Give texts with --data.")
     if len(texts) == 1:

@@ -26,7 +26,10 @@ from ropewalk.errors import OutputError, RecordError
 
 VERSION = 1
 FILE = "run.json"
-PACKAGES = ("ropewalk", "torch", "transformers", "tokenizers", "safetensors", "numpy", "lm_eval", "rouge_score")
+PACKAGES = (
+    "ropewalk", "torch", "transformers", "tokenizers", "safetensors", "numpy", "peft", "datasets", "pyarrow", "lm_eval",
+    "rouge_score",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,9 @@ def test_the_whole_way_on_a_tiny_model(tiny_llama: Path, texts: Path, tmp_path: 
         "extend", tiny_llama, "--to", "512", "--method", "yarn", "--out", long
     )
     ropewalk("tune", long, "--data", texts, "--steps", 3, "--out", tuned)
-    output = ropewalk("evaluate", tuned, "--data", texts, "--lengths", "32,64,512", "--stride", 32, "--out", measured)
+    measure = ("evaluate", tuned, "--data", texts, "--lengths", "32,64,512", "--stride", 32, "--out", measured)
+    assert "was tuned on what it is to be measured on: texts.jsonl:1 and 2 more" in ropewalk(*measure, code=2)
+    output = ropewalk(*measure, "--allow-overlap")
     assert "k_max" in output and "512" in output
     run = read_run(measured)
     assert [row.length for row in run.results if row.metric == "perplexity"] == [32, 64, 512]

@@ -13,22 +13,24 @@ from ropewalk.errors import DataError
 from ropewalk.evals import summaries
 from ropewalk.evals.pieces import Pieces
 from ropewalk.evals.summaries import (
-    HEAD,
     METRICS,
+    measured_summaries,
+    rouge_scores,
+    summary_documents,
+    summary_results,
+    written,
+)
+from ropewalk.model.load import LoadedModel, load_model
+from ropewalk.text.summaries import (
+    HEAD,
     REPORT_TOKENS,
     SUMMARY_TOKENS,
     TAIL,
     Room,
     SummaryDocument,
-    measured_summaries,
-    rouge_scores,
-    summary_documents,
     summary_prompt,
-    summary_results,
     summary_room,
-    written,
 )
-from ropewalk.model.load import LoadedModel, load_model
 from tests.conftest import make_llama
 
 REPORT = "The agency spent 40 dollars on täxis in 1999. It had not planned to. "
@@ -389,12 +391,12 @@ def test_without_a_network_the_message_asks_for_a_file(tmp_path: Path, monkeypat
         summary_documents(None)
 
 
-@pytest.mark.parametrize("package", ["rouge_score.rouge_scorer", "pyarrow.parquet"])
+@pytest.mark.parametrize(("package", "extra"), [("rouge_score.rouge_scorer", "evals"), ("pyarrow.parquet", "data")])
 def test_a_package_that_is_missing_is_named(
-    loaded: LoadedModel, reports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+    loaded: LoadedModel, reports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     file = reports if package.startswith("rouge") else reports.rename(reports.with_suffix(".parquet"))
-    with pytest.raises(DataError, match=rf"summaries need {package}(.|\n)*pip install 'ropewalk\[evals\]'"):
+    with pytest.raises(DataError, match=rf"need {package}(.|\n)*pip install 'ropewalk\[{extra}\]'"):
         measured(loaded, file, tmp_path)
     assert not (tmp_path / "pieces.jsonl").exists()

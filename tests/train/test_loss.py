@@ -11,7 +11,7 @@ from ropewalk.model.loss import summed_cross_entropy
 @pytest.mark.parametrize("rows", [1, 3, 16, 1000])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_chunks_change_nothing(rows: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss_module, "CHUNK_NUMBERS", rows * 37)
+    monkeypatch.setattr(loss_module, "CHUNK_NUMBERS", {"cpu": rows * 37})
     generator = torch.Generator().manual_seed(rows)
     hidden = torch.randn(50, 12, generator=generator, dtype=dtype, requires_grad=True)
     weight = torch.randn(37, 12, generator=generator, dtype=dtype, requires_grad=True)

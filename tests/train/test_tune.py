@@ -101,7 +101,7 @@ def test_tuning_equals_a_plain_loop(extended: Path, text: Path, tmp_path: Path) 
     tune(extended, out=tmp_path / "tuned", data=[text], steps=6, learning_rate=3e-3, batch_tokens=512, seed=1)
     from ropewalk.checkpoint.folder import open_checkpoint
     from ropewalk.model.load import load_codec
-    from ropewalk.train.tune import training_rows
+    from ropewalk.train.data import training_rows
 
     recipe = resolved_recipe("paper", parameters=1, length=128, steps=6, learning_rate=3e-3, batch_tokens=512)
     rows, _ = training_rows(load_codec(open_checkpoint(extended)), [text], recipe, 1)
@@ -264,7 +264,7 @@ def test_what_cannot_be_tuned_is_refused_before_any_work(extended: Path, text: P
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_named(extended: Path, text: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gradient norm of .* at step \d+: tuning cannot go on"):
+    with pytest.raises(DataError, match=r"gradient norm of .* at step \d+, rows \d+ to \d+: tuning cannot go on"):
         tune(
             extended,
             out=tmp_path / "out",
@@ -292,7 +292,7 @@ def test_weights_of_targets_are_shares_of_the_whole_batch(
     recipe = resolved_recipe("paper", parameters=1, length=32, steps=1, batch_tokens=96)
     model = AutoModelForCausalLM.from_pretrained(extended)
     trainer = loop.Trainer(model, recipe, rows, tmp_path, torch.float32)
-    ours = trainer._accumulate()
+    ours, targets = trainer._accumulate()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     batch = [rows.row(n) for n in range(3)]
@@ -304,6 +304,7 @@ def test_weights_of_targets_are_shares_of_the_whole_batch(
     theirs = (losses * weights_BL.flatten()).sum() / weights_BL.sum()
     theirs.backward()
     assert ours == pytest.approx(theirs.item(), rel=1e-5)
+    assert targets == int((weights_BL > 0).sum())
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-6)
 
@@ -311,7 +312,7 @@ def test_weights_of_targets_are_shares_of_the_whole_batch(
 def test_answers_of_the_pilot_s_passkey_rows_weigh_ten_times() -> None:
     from ropewalk.checkpoint.folder import open_checkpoint
     from ropewalk.model.load import load_codec
-    from ropewalk.train.tune import training_rows
+    from ropewalk.train.data import training_rows
 
     codec = load_codec(open_checkpoint("pilot"))
     recipe = resolved_recipe("paper", parameters=1, length=256, steps=10, batch_tokens=1024)

@@ -1,4 +1,4 @@
-"""The model card of an extended or tuned checkpoint."""
+"""The model card of an extended or tuned checkpoint, and of an adapter."""
 
 import json
 
@@ -46,4 +46,33 @@ reads its `config.json` loads it.
 
 `config.json` says the rotation twice, for transformers 5 (`rope_parameters`) and for everything older
 (`rope_theta`, `rope_scaling`); the two agree. How this folder was made is in `run.json`.
+"""
+
+
+def adapter_card(name: str, base: str, rope: RopeSpec, tuning: str) -> str:
+    """Markdown for a peft adapter folder that is laid over the model at `base`, whose window it was tuned at."""
+    return f"""---
+base_model: {json.dumps(base)}
+library_name: peft
+pipeline_tag: text-generation
+tags: [ropewalk, long-context, lora]
+---
+
+# {name}, an adapter for a window of {rope.window.target}
+
+These are the weights that tuning changed, and not a whole model: load them over the one they were trained on, whose
+`config.json` has the rotation ({rope.in_words()}) and whose tokenizer is theirs.
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained({json.dumps(base)})
+model = PeftModel.from_pretrained(base, "path/to/this/folder")
+```
+
+{tuning}
+
+`model.merge_and_unload()` makes one model of the two; load the base with `dtype="float32"` before it does, or small
+changes are rounded away. How this folder was made is in `run.json`.
 """

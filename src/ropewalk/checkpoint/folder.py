@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from ropewalk.checkpoint.files import INDEX, files_of_weights, require_readable, stored_numbers, unreadable
 from ropewalk.checkpoint.rope_config import read_ropes
+from ropewalk.checkpoint.trained_on import TRAINED_ON
 from ropewalk.errors import CheckpointError
 from ropewalk.record import write_text
 from ropewalk.rope.spec import RopeSpec
@@ -28,6 +30,7 @@ TOKENIZER_FILES = (
     "chat_template.json",
 )
 OTHER_FILES = ("generation_config.json", "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "USE_POLICY.md")
+HUB_FILES = ("*.safetensors", INDEX, *TOKENIZER_FILES, *OTHER_FILES, TRAINED_ON, "config.json")
 PILOT = "pilot"
 
 _LENGTH_KEYS = {"tokenizer_config.json": "model_max_length", "generation_config.json": "max_length"}
@@ -71,7 +74,17 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
 
     Raises CheckpointError when there is no such model, or its config or weights are missing or broken.
     """
-    folder, name = _resolved(model)
+    checkpoint = _with_config(*_resolved(model))
+    checkpoint.parameters  # noqa: B018  a model whose weights are not whole is refused here, before any work
+    return checkpoint
+
+
+def open_config(model: str | Path) -> Checkpoint:
+    """The same with no look at the weights, which may be missing; of a hub id only config.json is fetched."""
+    return _with_config(*_resolved(model, ("config.json",)))
+
+
+def _with_config(folder: Path, name: str) -> Checkpoint:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -88,7 +101,6 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path} holds {type(config).__name__}, not an object.\n  Fetch the checkpoint again.")
     checkpoint = Checkpoint(folder, name, config)
     checkpoint.ropes  # noqa: B018  a model that cannot be extended is refused here, before any work
-    checkpoint.parameters  # noqa: B018  and one whose weights are not whole
     return checkpoint
 
 
@@ -132,7 +144,7 @@ def copy_companions(checkpoint: Checkpoint, folder: Path, window: int) -> None:
             (folder / name).write_bytes(raised)
 
 
-def _resolved(model: str | Path) -> tuple[Path, str]:
+def _resolved(model: str | Path, files: Sequence[str] | None = None) -> tuple[Path, str]:
     text = str(model)
     path = Path(model).expanduser()
     try:
@@ -146,7 +158,7 @@ def _resolved(model: str | Path) -> tuple[Path, str]:
     if text == PILOT:
         return pilot_folder(), PILOT
     if isinstance(model, str) and _HUB_ID.fullmatch(text):
-        return _from_hub(text), text
+        return _from_hub(text, files or HUB_FILES), text
     raise CheckpointError(
         f"no such model: {text}.\n"
         "  MODEL is a folder with config.json in it, a hub id (org/name), or 'pilot'.\n"
@@ -154,13 +166,12 @@ def _resolved(model: str | Path) -> tuple[Path, str]:
     )
 
 
-def _from_hub(hub_id: str) -> Path:
+def _from_hub(hub_id: str, files: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=["*.safetensors", INDEX, *TOKENIZER_FILES, *OTHER_FILES,
-                                                              "config.json"]))  # fmt: skip
+        return Path(snapshot_download(hub_id, allow_patterns=list(files)))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(

@@ -9,20 +9,23 @@ from typing import Any
 
 import numpy as np
 
+from ropewalk.checkpoint.trained_on import TRAINED_ON
 from ropewalk.errors import DataError
 from ropewalk.model.load import TextCodec
 from ropewalk.pilot.corpus import PILOT, heldout_modules, heldout_note
 from ropewalk.progress import Progress
-from ropewalk.record import input_file
-from ropewalk.text.documents import Document, document_files, documents
+from ropewalk.text.documents import Document, text_sha256
+from ropewalk.text.sources import sources
+from ropewalk.text.summaries import SummaryDocument
 
 
 @dataclass(frozen=True)
 class ScoredDocument:
-    """One document's tokens, after cutting."""
+    """One document's tokens, after cutting, and the digest of the whole text."""
 
     name: str
     tokens: list[int]
+    sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +53,8 @@ def scored_documents(
         texts += [Document(module.name, module.text) for module in heldout_modules()]
         if note := heldout_note():
             progress.warn(note)
-    files = document_files([Path(d) for d in selection.data if d != PILOT or Path(d).exists()])
-    every: Iterable[Document] = (document for part in (texts, documents(files)) for document in part)
+    given = sources([one for one in selection.data if one != PILOT or Path(one).exists()])
+    every: Iterable[Document] = (document for part in (texts, given.documents()) for document in part)
     if selection.min_tokens is not None:
         every = list(every)
         random.Random(selection.seed).shuffle(every)
@@ -62,7 +65,7 @@ def scored_documents(
         progress.warn(f"{len(scored)} documents are scored, not the {selection.documents} that were asked for")
     if not scored:
         raise DataError(_nothing(selection, passed_over))
-    return scored, [input_file(file) for file in files]
+    return scored, given.inputs()
 
 
 def _cut(codec: TextCodec, every: Iterable[Document], selection: Selection) -> tuple[list[ScoredDocument], int]:
@@ -79,7 +82,7 @@ def _cut(codec: TextCodec, every: Iterable[Document], selection: Selection) -> t
         ends = [n for n in (selection.truncate_tokens, left) if n is not None]
         tokens = tokens[: min(ends) if ends else None]
         if len(tokens) > 1:
-            scored.append(ScoredDocument(document.name, tokens))
+            scored.append(ScoredDocument(document.name, tokens, document.sha256))
             left = None if left is None else left - len(tokens)
     return scored, passed_over
 
@@ -96,6 +99,26 @@ def _nothing(selection: Selection, passed_over: int) -> str:
         "  Every document is empty, or one token long.\n"
         "  Give texts with --data, or a larger --max-tokens."
     )
+
+
+def trained_among(
+    scored: Sequence[ScoredDocument], reports: Sequence[SummaryDocument], digests: frozenset[str]
+) -> list[str]:
+    """Names of the documents and reports that are among those that a checkpoint was tuned on."""
+    named = [(document.name, document.sha256) for document in scored]
+    named += [(report.name, text_sha256(report.report)) for report in reports]
+    return [name for name, sha256 in named if sha256 in digests]
+
+
+def require_unread(names: Sequence[str], folder: Path) -> None:
+    """Raises DataError when there are any: a model's figures on texts it was tuned on say nothing of others."""
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise DataError(
+            f"{folder} was tuned on what it is to be measured on: {names[0]}{more}.\n"
+            f"  Its {TRAINED_ON} lists the texts; a figure on them is not one on texts it has not read.\n"
+            "  Give other texts with --data, or --allow-overlap where that is what you want to know."
+        )
 
 
 def texts_of(scored: Sequence[ScoredDocument]) -> list[dict[str, Any]]:

@@ -7,9 +7,17 @@ from typing import Any
 from ropewalk.checkpoint.folder import Checkpoint, open_checkpoint
 from ropewalk.checkpoint.output import finished_run, folder_status, make_folder
 from ropewalk.checkpoint.subject import subject_of
+from ropewalk.checkpoint.trained_on import trained_on
 from ropewalk.errors import DataError
 from ropewalk.evals.changes import changes, failed_gate
-from ropewalk.evals.documents import ScoredDocument, Selection, scored_documents, texts_of
+from ropewalk.evals.documents import (
+    ScoredDocument,
+    Selection,
+    require_unread,
+    scored_documents,
+    texts_of,
+    trained_among,
+)
 from ropewalk.evals.perplexity import PerplexityPlan
 from ropewalk.evals.pieces import Pieces
 from ropewalk.evals.questions import (
@@ -17,6 +25,7 @@ from ropewalk.evals.questions import (
     PASSKEYS,
     Asked,
     Questions,
+    asked_reports,
     check,
     default_lengths,
     measures,
@@ -51,6 +60,7 @@ def evaluate(
     sampler: str = "paper",
     against: str | Path | None = None,
     max_drop: float | None = None,
+    allow_overlap: bool = False,
     memory_budget: int | None = None,
     dtype: str | None = None,
     device: str | None = None,
@@ -60,7 +70,8 @@ def evaluate(
 ) -> Run:
     """Measures `model` and leaves a record in the new folder `out`; gives the record.
 
-    `data` are texts (files and folders), or "pilot" for the built-in held-out modules. `lengths` are perplexity
+    `data` are texts (files, folders, data sets of the hub as "hf:org/name"), or "pilot" for the built-in held-out
+    modules; none that the checkpoint was tuned on, unless `allow_overlap`. `lengths` are perplexity
     windows in tokens (None: powers of two from 256 to the model's window, and the window); the longest is also the
     passkey's target. `also` names further definitions of perplexity (`windows.DEFINITIONS`), and `windows_sampled`
     estimates each from so many windows drawn at random. `document_count` takes the first so many texts, or with
@@ -82,7 +93,7 @@ def evaluate(
         "min_tokens": min_tokens, "truncate_tokens": truncate_tokens,
         "task_files": None if task_files is None else str(task_files), "limit": limit, "sampler": sampler,
         "against": None if against is None else str(against), "max_drop": max_drop, "memory_budget": memory_budget,
-        "dtype": dtype, "device": device, "seed": seed,
+        "allow_overlap": allow_overlap, "dtype": dtype, "device": device, "seed": seed,
     }  # fmt: skip
     if (finished := finished_run(out, given, resume=resume)) is not None:
         return finished
@@ -106,6 +117,10 @@ def evaluate(
     )  # fmt: skip
     scored, inputs = scored_documents(codec, selection, progress) if "perplexity" in tasks else ([], [])
     inputs += task_inputs(questions)
+    digests = trained_on(checkpoint.folder)
+    overlap = trained_among(scored, asked_reports(questions) if digests else [], digests)
+    if not allow_overlap:
+        require_unread(overlap, checkpoint.folder)
     work = measures(questions, codec, checkpoint.rope.window.target, scored)
     begun = _begun(out, inputs)
     if {"perplexity", *PASSKEYS} & set(tasks):
@@ -122,6 +137,7 @@ def evaluate(
             "lengths": list(windows),
             "stride": stride,
             "documents": texts_of(scored),
+            "tuned_on": overlap,
             "weights": weights_of(checkpoint),
             "bos": "as the tokenizer adds it, once a document" if codec.bos else "none: the tokenizer adds none",
             "batch_tokens": scorer.batch_tokens,

@@ -21,7 +21,7 @@ from ropewalk.evals.passkey import (
 from ropewalk.evals.perplexity import PerplexityPlan, measured_perplexity
 from ropewalk.evals.pieces import Pieces
 from ropewalk.evals.short_tasks import SHORT_TASKS, is_short_task, measured_short_tasks
-from ropewalk.evals.summaries import SAMPLERS, hub_file, measured_summaries, optional, summary_documents, summary_room
+from ropewalk.evals.summaries import SAMPLERS, hub_file, measured_summaries, optional, summary_documents
 from ropewalk.evals.task_files import require_items, task_names
 from ropewalk.evals.task_files import task_files as local_task_files
 from ropewalk.evals.windows import DEFINITIONS, PAPER_STRIDE
@@ -30,6 +30,7 @@ from ropewalk.model.scoring import Scorer
 from ropewalk.names import unknown
 from ropewalk.progress import Progress
 from ropewalk.record import EvalResult, input_file
+from ropewalk.text.summaries import SummaryDocument, summary_room
 
 PASSKEYS = ("passkey", "passkey-near-start", "passkey-anywhere", "passkey-landmark")
 TASKS = ("perplexity", *PASSKEYS, *SHORT_TASKS, "govreport")
@@ -205,6 +206,11 @@ def _govreport_file(questions: Questions) -> Path | None:
     folder = questions.task_files
     file = None if folder is None else folder / "gov_report.jsonl"
     return file if file is None or file.is_file() else None
+
+
+def asked_reports(questions: Questions) -> list[SummaryDocument]:
+    """The reports that are to be summarized, if any are."""
+    return summary_documents(_govreport_file(questions), questions.limit) if "govreport" in questions.tasks else []
 
 
 def task_inputs(questions: Questions) -> list[dict[str, Any]]:

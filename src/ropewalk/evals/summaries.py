@@ -5,18 +5,15 @@ The first 15,000 tokens of a report stand in the prompt; the model goes on after
 
 Not stated there, chosen here: the prompt is tokenized as one text, with a BOS if the tokenizer adds one; ROUGE is the
 F-measure of `rouge_score` without stemming, ROUGE-L over a text as one sequence, as SCROLLS scored the entries that
-Table 6 compares with. Tuning on summaries is not done here.
+Table 6 compares with. The prompt is that of `text/summaries.py`, which tuning on summaries shares.
 """
 
-import bisect
-import importlib
-import json
 import random
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -25,15 +22,21 @@ from transformers import GenerationConfig
 from ropewalk.errors import DataError
 from ropewalk.evals.pieces import Pieces
 from ropewalk.model.generation import bare_generation
-from ropewalk.model.load import LoadedModel, TextCodec
+from ropewalk.model.load import LoadedModel
 from ropewalk.names import unknown
 from ropewalk.progress import Progress, silent
 from ropewalk.record import EvalResult
+from ropewalk.text.documents import needed
+from ropewalk.text.summaries import (
+    REPORT_TOKENS,
+    SUMMARY_TOKENS,
+    Room,
+    SummaryDocument,
+    reports_in,
+    summary_prompt,
+    summary_room,
+)
 
-HEAD = "Read the following article and then summarize it.\n"
-TAIL = "\nNow summarize the above article.\nSummary:"
-REPORT_TOKENS = 15_000
-SUMMARY_TOKENS = 1_000
 SAMPLERS: dict[str, dict[str, Any]] = {
     "paper": {"do_sample": True, "temperature": 0.5, "top_p": 0.95, "top_k": 0},  # 0: none; unset, it would be 50
     "greedy": {"do_sample": False},
@@ -42,20 +45,6 @@ METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 HUB = "ccdv/govreport-summarization"  # parquet: tau/scrolls, which the paper's counts are of, needs remote code
 HUB_FILE = "document/validation-00000-of-00001.parquet"
 HUB_REVISION = "4e21184e01ae8017e2c036e180fe5e541fef60a0"
-
-
-class SummaryDocument(NamedTuple):
-    name: str
-    report: str
-    summary: str  # as people wrote it
-
-
-class Room(NamedTuple):
-    """How a window is shared out, in tokens: at most `report` of each report, at most `summary` to be written."""
-
-    window: int
-    report: int
-    summary: int
 
 
 def measured_summaries(
@@ -86,17 +75,9 @@ def measured_summaries(
 def summary_documents(files: Path | None, limit: int | None = None) -> list[SummaryDocument]:
     """The first `limit` reports of a jsonl or parquet file, or of the hub's validation set (None), and their summaries.
 
-    A report is the field "report" or "input", its summary "summary", "output", or "outputs" (a list of one). Entries
-    with an empty one are skipped. Raises DataError for other entries, with the line.
+    Raises DataError as `reports_in` does.
     """
-    if limit is not None and limit < 1:
-        raise DataError(f"{limit} documents give no mean.\n  Give at least 1, or no limit.")
-    file = files or hub_file()
-    read = (_document(file, number, entry) for number, entry in _entries(file))
-    found = [document for document in read if document.report.strip() and document.summary.strip()][:limit]
-    if not found:
-        raise DataError(f"no report with a summary in {file}.\n  Each line holds one.\n  Give another file.")
-    return found
+    return reports_in(files or hub_file(), limit)
 
 
 def hub_file() -> Path:
@@ -109,61 +90,6 @@ def hub_file() -> Path:
             "  Without a local file the reports come from there; a network is needed once.\n"
             '  Give a jsonl file, each line an object with the fields "report" and "summary".'
         ) from error
-
-
-def _entries(file: Path) -> Iterator[tuple[int, Any]]:
-    parquet = optional("pyarrow.parquet") if file.suffix == ".parquet" else None
-    try:
-        found = parquet.read_table(file).to_pylist() if parquet else file.read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{file} cannot be read: {error}.\n  Reports are read as UTF-8 jsonl or parquet.\n  Check the path."
-        ) from None
-    return ((number, entry) for number, entry in enumerate(found, 1) if not isinstance(entry, str) or entry.strip())
-
-
-def _document(file: Path, number: int, entry: Any) -> SummaryDocument:
-    try:
-        fields = json.loads(entry) if isinstance(entry, str) else entry
-        report = fields["report" if "report" in fields else "input"]
-        summary = fields[next((name for name in ("summary", "output", "outputs") if name in fields), "summary")]
-        if isinstance(summary, list):
-            (summary,) = summary
-        _ = report.encode(), summary.encode()  # half a surrogate pair, which JSON can hold, has no tokens
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        raise DataError(
-            f"line {number} of {file} is not a report with its summary: {error!r}.\n"
-            '  Expected an object with "report" or "input", and "summary", "output" or "outputs" (a list of one).\n'
-            "  Correct the line."
-        ) from None
-    return SummaryDocument(f"{file.name}:{number}", report, summary)
-
-
-def summary_room(codec: TextCodec, window: int, summary: int = SUMMARY_TOKENS) -> Room:
-    """The paper's 15,000 and 1,000 tokens, or less where the window is smaller; the summary has half of it at most."""
-    frame = len(codec.document(HEAD + TAIL))
-    summary = min(summary, window // 2)
-    if (left := window - frame - summary) < 1:
-        raise DataError(
-            f"a window of {window} tokens has no room for a report to summarize.\n"
-            f"  The prompt around it takes {frame}, the summary {summary}; "
-            f"the paper's protocol takes {REPORT_TOKENS + frame + SUMMARY_TOKENS} in all, with this tokenizer.\n"
-            "  Extend the window, or leave the summaries out."
-        )
-    return Room(window, min(REPORT_TOKENS, left), summary)
-
-
-def summary_prompt(codec: TextCodec, report: str, room: Room) -> tuple[list[int], str]:
-    """The prompt's ids, and what cut the report: "nothing", "protocol" or "window". The frame is never cut."""
-    limit, whole = room.report, len(codec.encode(report))
-    while True:
-        end = len(report)
-        if whole > limit:  # cut as text, not as tokens: no character is halved, and the ids are those of the text
-            end = bisect.bisect(range(1, end), limit, key=lambda size: len(codec.encode(report[:size])))
-        tokens = codec.document(HEAD + report[:end] + TAIL)
-        if (over := len(tokens) - (room.window - room.summary)) <= 0:
-            return tokens, "nothing" if end == len(report) else "protocol" if limit == REPORT_TOKENS else "window"
-        limit -= over  # tokens at the seams, which the parts alone do not have
 
 
 def summarized(loaded: LoadedModel, document: SummaryDocument, room: Room, sampler: str, seed: str) -> dict[str, Any]:
@@ -239,9 +165,4 @@ def _counts(pieces: Sequence[dict[str, Any]], room: Room, sampler: str) -> dict[
 
 
 def optional(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise DataError(
-            f"summaries need {error.name}: {error}.\n  Install it: pip install 'ropewalk[evals]'."
-        ) from None
+    return needed(module, "summaries", "evals")

@@ -34,7 +34,7 @@ class LayerView:
 
     def normed(self, layer: Any, hidden: Tensor) -> Tensor:
         """What the projections read."""
-        return layer.input_layernorm(hidden)
+        return rms_normed(layer.input_layernorm, hidden)
 
     def heads(self, layer: Any, kind: str, normed: Tensor, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Queries, keys or values ("q", "k", "v"), (B, H, S, D); rotated where that is given and the layer rotates."""
@@ -47,12 +47,12 @@ class LayerView:
     def _projected(self, attention: Any, kind: str, normed: Tensor) -> Tensor:
         projected = getattr(attention, f"{kind}_proj")(normed).unflatten(-1, (-1, self.head_dim))
         norm = getattr(attention, f"{kind}_norm", None)
-        return projected if norm is None else norm(projected)
+        return projected if norm is None else rms_normed(norm, projected)
 
     def after(self, layer: Any, hidden: Tensor, mixed: Tensor) -> Tensor:
         """The layer's output, from its input and what attention mixed, (B, S, H * D)."""
         hidden = hidden + layer.self_attn.o_proj(mixed)
-        return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        return hidden + layer.mlp(rms_normed(layer.post_attention_layernorm, hidden))
 
 
 class PostNormView(LayerView):
@@ -64,11 +64,11 @@ class PostNormView(LayerView):
     def _projected(self, attention: Any, kind: str, normed: Tensor) -> Tensor:
         projected = getattr(attention, f"{kind}_proj")(normed)
         norm = getattr(attention, f"{kind}_norm", None)
-        return (projected if norm is None else norm(projected)).unflatten(-1, (-1, self.head_dim))
+        return (projected if norm is None else rms_normed(norm, projected)).unflatten(-1, (-1, self.head_dim))
 
     def after(self, layer: Any, hidden: Tensor, mixed: Tensor) -> Tensor:
-        hidden = hidden + layer.post_attention_layernorm(layer.self_attn.o_proj(mixed))
-        return hidden + layer.post_feedforward_layernorm(layer.mlp(hidden))
+        hidden = hidden + rms_normed(layer.post_attention_layernorm, layer.self_attn.o_proj(mixed))
+        return hidden + rms_normed(layer.post_feedforward_layernorm, layer.mlp(hidden))
 
 
 VIEWS: dict[str, type[LayerView]] = {
@@ -96,12 +96,56 @@ def layer_view(model: PreTrainedModel) -> LayerView | None:
 
 def rotated(x_BHSD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Each half of the head turned against the other; `cos` and `sin` hold each pair's value twice."""
+    return _Rotation.apply(x_BHSD, cos, sin)  # type: ignore[return-value]
+
+
+class _Rotation(torch.autograd.Function):
+    """A rotation keeps nothing of what it turned: its gradient is the gradient turned back."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BHSD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x_BHSD, cos, sin, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return _turned(grads[0], *ctx.saved_tensors, -1), None, None
+
+
+def _turned(x_BHSD: Tensor, cos: Tensor, sin: Tensor, way: int) -> Tensor:
     half = x_BHSD.shape[-1] // 2
     low, high = x_BHSD[..., :half], x_BHSD[..., half:]
-    if x_BHSD.requires_grad:
-        cos, sin = cos[..., :half], sin[..., :half]
-        return torch.cat([low * cos - high * sin, high * cos + low * sin], dim=-1)
     turned = torch.empty_like(x_BHSD)
-    torch.addcmul(low * cos[..., :half], high, sin[..., :half], value=-1, out=turned[..., :half])
-    torch.addcmul(high * cos[..., half:], low, sin[..., half:], out=turned[..., half:])
+    torch.addcmul(low * cos[..., :half], high, sin[..., :half], value=-way, out=turned[..., :half])
+    torch.addcmul(high * cos[..., half:], low, sin[..., half:], value=way, out=turned[..., half:])
     return turned
+
+
+def rms_normed(norm: Any, x: Tensor) -> Tensor:
+    """What the module gives; without the intermediates that autograd would keep, where it is a plain RMSNorm."""
+    eps = getattr(norm, "variance_epsilon", None)
+    if eps is None or x.dtype != norm.weight.dtype or not type(norm).__name__.endswith("RMSNorm"):
+        return norm(x)
+    return _RmsNorm.apply(x, norm.weight, eps)  # type: ignore[return-value]
+
+
+class _RmsNorm(torch.autograd.Function):
+    """x / rms(x) * weight, in few passes over x; keeps x and a number a token."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        scale = torch.rsqrt(size.square_().div_(x.shape[-1]).add_(eps))
+        ctx.save_for_backward(x, weight, scale)
+        return (x * scale).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight, scale = ctx.saved_tensors
+        product = (grads[0] * x).flatten(0, -2)
+        weight_grad = product.t() @ scale.flatten() if ctx.needs_input_grad[1] else None
+        if not ctx.needs_input_grad[0]:
+            return None, weight_grad, None
+        along = (product @ weight).view(scale.shape)
+        x_grad = (grads[0] * weight).mul_(scale)
+        return x_grad.addcmul_(x, along * scale**3 / x.shape[-1], value=-1), weight_grad, None

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ropewalk.errors import DataError
-from ropewalk.text.retrieval import PasskeyWriter, Tokenizer, random_key, training_filler
+from ropewalk.text.retrieval import PasskeyDocument, PasskeyWriter, Tokenizer, random_key, training_filler
 
 PILOT = "pilot"  # the name of the built-in texts, wherever texts are asked for
 PACKAGES = ("torch", "transformers", "numpy", "sympy", "networkx", "matplotlib", "huggingface_hub", "rich", "pygments")
@@ -121,23 +121,34 @@ def training_texts(seed: int, packages: tuple[str, ...] = PACKAGES) -> Iterator[
             yield text
 
 
-def retrieval_row(
+def retrieval_documents(
     tokenizer: Tokenizer, bos: list[int], length: int, rng: random.Random, *, at_ends: bool = False
-) -> tuple[list[int], list[bool]]:
-    """Exactly `length` tokens of passkey documents one after the other, and which of them are answers.
+) -> list[PasskeyDocument]:
+    """Passkey documents that are exactly `length` tokens together.
 
     Lengths are at random; keys and fillers are from the training side of their splits. The key line lies anywhere;
     `at_ends` draws its distance from the whole document and clips it, so that the two ends are frequent.
     """
     shortest = PasskeyWriter(tokenizer, bos=bos).shortest() + 4  # some keys take a token or two more
-    row: list[int] = []
-    answers: list[bool] = []
-    while (room := length - len(row)) > 0:
+    found: list[PasskeyDocument] = []
+    room = length
+    while room > 0:
         size = room if room < 2 * shortest else rng.choice((room, rng.randint(shortest, room - shortest)))
         writer = PasskeyWriter(tokenizer, bos=bos, filler=training_filler(rng))
         key = random_key(rng, evaluation=False)
         nearest, furthest = (0, size) if at_ends else writer.distances(key, size)
-        document = writer.document(key, size, distance=rng.randint(nearest, furthest))
+        found.append(writer.document(key, size, distance=rng.randint(nearest, furthest)))
+        room -= size
+    return found
+
+
+def retrieval_row(
+    tokenizer: Tokenizer, bos: list[int], length: int, rng: random.Random, *, at_ends: bool = False
+) -> tuple[list[int], list[bool]]:
+    """Those documents one after the other, exactly `length` tokens, and which of them are answers."""
+    row: list[int] = []
+    answers: list[bool] = []
+    for document in retrieval_documents(tokenizer, bos, length, rng, at_ends=at_ends):
         row += document.tokens
         answers += [False] * len(document.prompt) + [True] * len(document.answer)
     return row, answers

@@ -1,15 +1,20 @@
-"""Texts to train on or to score: .txt and other text files, .jsonl, and folders of them."""
+"""Texts to train on or to score: .txt and other text files, .jsonl, .parquet, and folders of them."""
 
+import hashlib
+import importlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ropewalk.errors import DataError
 
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".py"})  # looked for in folders; a file given by name may be any text
 JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson"})
+PARQUET_SUFFIXES = frozenset({".parquet"})
 TEXT_FIELD = "text"
+PARQUET_ROWS = 64  # of a file that are in memory at once: texts of books are large
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,32 @@ class Document:
 
     name: str
     text: str
+
+    @property
+    def sha256(self) -> str:
+        """What tells this text from others, wherever it lies; white space around it counts for nothing.
+
+        >>> Document("a.txt", "one ").sha256 == Document("b.jsonl:1", "one").sha256
+        True
+        """
+        return text_sha256(self.text)
+
+
+def text_sha256(text: str) -> str:
+    """The digest of a document; half a surrogate pair, which JSON can hold, has one too."""
+    return hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def needed(module: str, what: str, extra: str) -> Any:
+    """A module that is imported only where it is used. Raises DataError with what to install."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DataError(
+            f"{what} need {error.name}: {error}.\n"
+            "  Not everyone does, so it is not among what every installation has.\n"
+            f"  Install it: pip install 'ropewalk[{extra}]'."
+        ) from None
 
 
 def document_files(paths: Sequence[Path]) -> list[Path]:
@@ -28,7 +59,7 @@ def document_files(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            suffixes = TEXT_SUFFIXES | JSONL_SUFFIXES
+            suffixes = TEXT_SUFFIXES | JSONL_SUFFIXES | PARQUET_SUFFIXES
             found = sorted(p for p in path.rglob("*") if p.suffix in suffixes and p.is_file())
             if not found:
                 raise DataError(
@@ -40,15 +71,22 @@ def document_files(paths: Sequence[Path]) -> list[Path]:
         elif path.is_file():
             files.append(path)
         else:
-            raise DataError(f"no such text: {path}.\n  --data takes files (txt, jsonl) and folders.\n  Check the path.")
+            raise DataError(
+                f"no such text: {path}.\n"
+                "  --data takes files (txt, jsonl, parquet), folders, and data sets of the hub as hf:org/name.\n"
+                "  Check the path."
+            )
     return files
 
 
 def documents(files: Sequence[Path]) -> Iterator[Document]:
-    """The documents of each file in turn: a text file is one, a line of a jsonl file is one. Empty ones are skipped."""
+    """The documents of each file in turn, each read when it is asked for; empty ones are skipped.
+
+    A text file is one document, a line of a jsonl file is one, a row of a parquet file is one.
+    """
     for file in files:
         try:
-            yield from _lines(file) if file.suffix in JSONL_SUFFIXES else _whole(file)
+            yield from _reader(file)(file)
         except UnicodeDecodeError as error:
             raise DataError(
                 f"{file} is not UTF-8 text (byte {error.start}).\n"
@@ -57,6 +95,12 @@ def documents(files: Sequence[Path]) -> Iterator[Document]:
             ) from None
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error.strerror}.") from None
+
+
+def _reader(file: Path) -> Callable[[Path], Iterator[Document]]:
+    if file.suffix in JSONL_SUFFIXES:
+        return _lines
+    return _rows if file.suffix in PARQUET_SUFFIXES else _whole
 
 
 def _whole(file: Path) -> Iterator[Document]:
@@ -82,3 +126,30 @@ def _lines(file: Path) -> Iterator[Document]:
                 raise DataError(f'line {number} of {file}: the field "{TEXT_FIELD}" is not a text.')
             if text.strip():
                 yield Document(f"{file.name}:{number}", text)
+
+
+def _rows(file: Path) -> Iterator[Document]:
+    parquet = needed("pyarrow.parquet", "parquet files", "data")
+    number = 0
+    try:
+        with parquet.ParquetFile(file) as table:
+            columns = table.schema_arrow.names
+            if TEXT_FIELD not in columns:
+                raise DataError(
+                    f'{file} has no column "{TEXT_FIELD}".\n'
+                    f"  Each row is a document, its text in that column; there are {', '.join(columns)}.\n"
+                    "  Rename the column that holds the texts."
+                )
+            for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=[TEXT_FIELD]):
+                for text in batch.column(0).to_pylist():
+                    number += 1
+                    if text is not None and not isinstance(text, str):
+                        raise DataError(
+                            f'row {number} of {file}: the column "{TEXT_FIELD}" holds {type(text).__name__}, not a text.'
+                        )
+                    if text and text.strip():
+                        yield Document(f"{file.name}:{number}", text)
+    except (DataError, UnicodeDecodeError, OSError):
+        raise
+    except (ValueError, NotImplementedError) as error:  # pyarrow's own errors are of these kinds
+        raise DataError(f"{file} is not a whole parquet file: {error}.\n  Fetch it again.") from None

@@ -11,19 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from ropewalk.errors import DataError
+from ropewalk.errors import CheckpointError, DataError
+from ropewalk.model.budget import free_bytes
+from ropewalk.model.engine import Engine, Lean, Stock, lean_engine
 from ropewalk.model.head import BodyAndHead
-from ropewalk.model.loss import summed_cross_entropy
+from ropewalk.planning.shapes import Shape, shape_of
 from ropewalk.progress import Progress
-from ropewalk.train.recipe import Recipe
-from ropewalk.train.rows import TokenRows
-from ropewalk.train.state import load_state, save_state, saves
+from ropewalk.train.batches import batches, counted
+from ropewalk.train.recipe import SMALL, Recipe
+from ropewalk.train.recompute import SPARE, checkpointed, chosen_keeps
+from ropewalk.train.rows import Rows
+from ropewalk.train.state import SavedState, load_state, save_state, saves
 
 LOG = "log.jsonl"
 MICRO_TOKENS = 8_192  # tokens of one forward and backward pass, unless a sequence is longer
+RUNAWAY_STEPS, RUNAWAY_NATS = 5, 2.0  # so many steps in a row this far above the first ones: the run has exploded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +43,26 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Trainer:
-    """One model, one recipe, one folder. `step` counts the optimizer steps that are done."""
+    """One model, one recipe, one folder. `step` counts the optimizer steps that are done.
 
-    def __init__(self, model: Any, recipe: Recipe, rows: TokenRows, folder: Path, compute: torch.dtype):
+    `memory` is what a step may take beside weights, gradients and moments, in bytes; None: most of what is free. It
+    decides what layers keep for their backward pass (`keeps`); a run that goes on keeps what it kept, to the last bit.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        recipe: Recipe,
+        rows: Rows,
+        folder: Path,
+        compute: torch.dtype,
+        *,
+        adapter: str = "full",
+        memory: int | None = None,
+        keeps: list[str] | None = None,
+    ):
         self.model = model.train()
         self.recipe, self.rows, self.folder, self.compute = recipe, rows, folder, compute
-        self.parts = BodyAndHead(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.optimizer = torch.optim.AdamW(
@@ -52,15 +70,53 @@ class Trainer:
         )
         self.step = 0
         self.losses: list[float] = []
+        self.targets: list[int] = []
+        self.fits = True
         self._fingerprint = rows.digest()
+        newest = self._newest_save()
+        if keeps is None and newest is not None:
+            keeps = newest.state.get("keeps")
+        self.keeps = keeps or self._chosen_keeps(adapter, memory)
+        self.engine = self._engine()
+
+    def _newest_save(self) -> SavedState | None:
+        found = saves(self.folder)
+        return found[-1] if found else None
+
+    def _chosen_keeps(self, adapter: str, memory: int | None) -> list[str]:
+        """What each layer keeps, from the memory that is free beside the gradients and moments to come."""
+        shape = self._shape()
+        if shape is None:  # a family whose needs are not known: the small keep everything
+            return ["everything" if sum(p.numel() for p in self.model.parameters()) < SMALL else "attention"]
+        if memory is None:
+            state = sum(3 * p.numel() * p.element_size() for p in self.parameters)
+            memory = int(free_bytes(self.device) * (1 - SPARE)) - state
+        dtype = str(self.compute).removeprefix("torch.")
+        at_once = max(1, MICRO_TOKENS // self.recipe.length) * self.recipe.length
+        tokens = min(at_once, self.recipe.batch_tokens)
+        keeps, self.fits = chosen_keeps(shape, tokens, memory, dtype, adapter, on_gpu=self.device.type == "cuda")
+        return keeps
+
+    def _shape(self) -> Shape | None:
+        try:
+            return shape_of(self.model.config.to_dict(), sum(p.numel() for p in self.model.parameters()))
+        except CheckpointError:
+            return None
+
+    def _engine(self) -> Engine:
+        parts = BodyAndHead(self.model)
+        lean = lean_engine(self.model, parts, self.compute)
+        if lean is None:
+            return Stock(self.model, parts, self.compute, checkpointed=checkpointed(self.keeps))
+        lean.keeps = self.keeps
+        return Lean(lean, self.compute)
 
     def resume(self) -> None:
         """Goes back to the newest whole save, if there is one; the log is cut to match."""
-        found = saves(self.folder)
-        if not found:
+        newest = self._newest_save()
+        if newest is None:
             _cut_log(self.folder / LOG, 0)
             return
-        newest = found[-1]
         if newest.state.get("rows") != self._fingerprint:
             raise DataError(
                 f"the texts are not those that {self.folder} was begun with.\n"
@@ -69,10 +125,13 @@ class Trainer:
             )
         load_state(newest, self.model, self.optimizer)
         self.step = newest.step
-        self.losses = [entry["loss"] for entry in _cut_log(self.folder / LOG, self.step)]
+        entries = _cut_log(self.folder / LOG, self.step)
+        self.losses = [entry["loss"] for entry in entries]
+        self.targets = [entry.get("targets", 0) for entry in entries]
 
     def save(self, keep: int) -> Path:
-        return save_state(self.folder, self.step, self.model, self.optimizer, {"rows": self._fingerprint}, keep)
+        state = {"rows": self._fingerprint, "keeps": self.keeps}
+        return save_state(self.folder, self.step, self.model, self.optimizer, state, keep)
 
     def run(self, saving: Saving, progress: Progress) -> None:
         """All steps that are left. Raises Interrupted after a save; DataError when the loss is not finite."""
@@ -100,58 +159,52 @@ class Trainer:
         rate = recipe.rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self._accumulate()
+        loss, targets = self._accumulate()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, recipe.clip_norm).item()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            last = saves(self.folder)
-            raise DataError(
-                f"the loss is {loss} with a gradient norm of {norm} at step {self.step + 1}: tuning cannot go on.\n"
-                f"  The last good save is {last[-1].folder if last else 'none'}.\n"
-                "  Try a lower --learning-rate, in another --out."
-            )
+        self._require_sound(loss, norm)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=False)  # their memory is needed again at once
         self.step += 1
         self.losses.append(loss)
+        self.targets.append(targets)
         seconds = time.perf_counter() - began
         return {
             "step": self.step,
             "loss": loss,
             "learning_rate": rate,
             "gradient_norm": norm,
+            "targets": targets,
             "tokens": self.step * recipe.batch_tokens,
             "seconds": seconds,
             "tokens_per_second": recipe.batch_tokens / seconds,
         }
 
-    def _accumulate(self) -> float:
-        """Gradients of one global batch; the weighted mean of the loss over its targets, however it is cut up."""
-        recipe = self.recipe
-        first = self.step * recipe.sequences
-        rows = [self.rows.row(number) for number in range(first, first + recipe.sequences)]
-        tokens_BL = torch.from_numpy(np.stack([row.tokens for row in rows]))
-        weights_BL = torch.from_numpy(np.stack([row.weights for row in rows]))[:, 1:]
-        shares_BL = weights_BL / weights_BL.sum()
-        at_once = max(1, MICRO_TOKENS // recipe.length)
-        total = 0.0
-        for tokens, shares in zip(tokens_BL.split(at_once), shares_BL.split(at_once), strict=True):
-            loss = self._summed_loss(tokens.to(self.device), shares.to(self.device))
-            loss.backward()
-            total += loss.item()
-        return total
+    def _accumulate(self) -> tuple[float, int]:
+        """Gradients of one global batch, the weighted mean of the loss over its targets, and how many there were."""
+        first = self.step * self.recipe.sequences
+        rows = [self.rows.row(number) for number in range(first, first + self.recipe.sequences)]
+        total = sum(self.engine.accumulate(batch) for batch in batches(rows, MICRO_TOKENS, self.device))
+        return total, counted(rows)[1]
 
-    def _summed_loss(self, tokens_BL: torch.Tensor, shares_BL: torch.Tensor) -> torch.Tensor:
-        """Loss times share, summed over the targets of these rows; each row is one sequence."""
-        enabled = self.compute in (torch.bfloat16, torch.float16)
-        targets_T, shares_T = tokens_BL[:, 1:].flatten(), shares_BL.flatten()
-        with torch.autocast(self.device.type, dtype=self.compute, enabled=enabled):
-            head = self.parts.head
-            if self.parts.is_plain and head is not None:
-                hidden = self.parts.hidden(tokens_BL[:, :-1])
-                return summed_cross_entropy(hidden.flatten(0, 1), head.weight.to(hidden.dtype), targets_T, shares_T)
-            logits = self.model(tokens_BL[:, :-1], use_cache=False).logits.float()
-            losses_T = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets_T, reduction="none")
-            return (losses_T * shares_T).sum()
+    def _require_sound(self, loss: float, norm: float) -> None:
+        """Raises DataError when the loss, or the gradient's norm, is no number, or the loss has run away."""
+        if math.isfinite(loss) and math.isfinite(norm) and not self._ran_away(loss):
+            return
+        newest = self._newest_save()
+        first = self.step * self.recipe.sequences
+        raise DataError(
+            f"the loss is {loss} with a gradient norm of {norm} at step {self.step + 1}, rows {first} to "
+            f"{first + self.recipe.sequences - 1}: tuning cannot go on.\n"
+            f"  The last good save is {newest.folder if newest else 'none'}.\n"
+            "  Try a lower --learning-rate, in another --out."
+        )
+
+    def _ran_away(self, loss: float) -> bool:
+        """Whether the loss, for some steps, is far above where the run began: no recipe recovers from that in time."""
+        if len(self.losses) < 2 * RUNAWAY_STEPS:
+            return False
+        began, lately = self.losses[:RUNAWAY_STEPS], [*self.losses[1 - RUNAWAY_STEPS :], loss]
+        return min(lately) > max(began) + RUNAWAY_NATS
 
 
 def _cut_log(path: Path, steps: int) -> list[dict[str, Any]]:

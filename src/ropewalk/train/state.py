@@ -35,18 +35,22 @@ def save_state(
     run_folder: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any],
     keep: int,
 ) -> Path:  # fmt: skip
-    """Writes `saves/step-NNNNNN` after `step` steps and removes all but the newest `keep` saves."""
+    """Writes `saves/step-NNNNNN` after `step` steps and removes all but the newest `keep` saves.
+
+    Weights that are not trained are left out: the model that the run was begun with has them.
+    """
     folder = run_folder / SAVES / f"step-{step:06d}"
     if folder.exists():
         return folder
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    parameters = _trained(model)
+    names = {id(parameter): name for name, parameter in parameters.items()}
     moments: dict[str, torch.Tensor] = {}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             for key, value in optimizer.state[parameter].items():
                 moments[f"{names[id(parameter)]}/{key}"] = value.detach().cpu().contiguous()
     with whole_folder(folder) as beside:
-        weights = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+        weights = {name: p.detach().cpu().contiguous() for name, p in parameters.items()}
         write_tensors(weights, beside / "model.safetensors")
         write_tensors(moments, beside / "optimizer.safetensors")
         (beside / "state.json").write_text(json.dumps(state | {"step": step}), encoding="utf-8")
@@ -77,7 +81,7 @@ def saves(run_folder: Path) -> list[SavedState]:
 
 def load_state(saved: SavedState, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Puts weights and optimizer back. Raises CheckpointError when the save belongs to another model."""
-    parameters = dict(model.named_parameters())
+    parameters = _trained(model)
     try:
         weights = load_file(saved.folder / "model.safetensors")
         moments = load_file(saved.folder / "optimizer.safetensors")
@@ -101,3 +105,7 @@ def load_state(saved: SavedState, model: torch.nn.Module, optimizer: torch.optim
                 for key, value in moments.items()
                 if key.startswith(prefix)
             }
+
+
+def _trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

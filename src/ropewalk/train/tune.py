@@ -2,13 +2,11 @@
 
 import dataclasses
 import os
-import random
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError
 
 from ropewalk.checkpoint.card import CARD, card
@@ -16,31 +14,36 @@ from ropewalk.checkpoint.folder import Checkpoint, copy_companions, open_checkpo
 from ropewalk.checkpoint.output import finished_run, make_folder, require_outside, whole_folder
 from ropewalk.checkpoint.rope_writing import written
 from ropewalk.checkpoint.subject import subject_of
+from ropewalk.checkpoint.trained_on import write_trained_on
 from ropewalk.errors import DataError, OutputError
+from ropewalk.model.adapters import FULL, attached, chosen_adapter
 from ropewalk.model.load import (
     DTYPES,
     LoadedModel,
-    TextCodec,
     chosen_device,
     chosen_dtype,
     describe_device,
     load_model,
     quiet_libraries,
 )
-from ropewalk.names import unknown
-from ropewalk.pilot.corpus import PILOT, retrieval_row, training_texts
+from ropewalk.pilot.corpus import PILOT
 from ropewalk.progress import Progress, silent
-from ropewalk.record import EvalResult, Run, input_file
+from ropewalk.record import EvalResult, Run
 from ropewalk.rope.scalings import Unscaled
 from ropewalk.rope.spec import Window
-from ropewalk.text.documents import document_files, documents
+from ropewalk.train.adapter_folder import write_adapter
+from ropewalk.train.data import (
+    TextsRead,
+    for_record,
+    pairs_of,
+    require_long_documents,
+    training_rows,
+    warnings_of,
+)
 from ropewalk.train.loop import Saving, Trainer
-from ropewalk.train.recipe import SMALL, Recipe, resolved_recipe
-from ropewalk.train.rows import Row, TokenRows, joined_tokens
+from ropewalk.train.recipe import Recipe, resolved_recipe
+from ropewalk.train.rows import SummaryRows, TokenRows
 
-ADAPTERS = ("full",)
-PILOT_RETRIEVAL_SHARE = 0.3  # of the pilot's rows: without any, a model this small unlearns retrieval
-PILOT_ANSWER_WEIGHT = 10.0  # of a token of an answer in them, beside any other token
 LAST_STEPS = 10
 
 
@@ -50,14 +53,21 @@ def tune(
     out: str | Path,
     data: Sequence[str | Path] = (PILOT,),
     recipe: str = "paper",
-    steps: int = 1000,
+    packing: str = "concatenated",
+    allow_short_documents: bool = False,
+    steps: int | None = None,
     length: int | None = None,
     learning_rate: float | None = None,
     batch_tokens: int | None = None,
-    adapter: str = "full",
+    adapter: str = FULL,
+    lora_rank: int | None = None,
+    lora_alpha: float | None = None,
+    lora_targets: Sequence[str] | None = None,
+    merge: bool = True,
     dtype: str | None = None,
     device: str | None = None,
     seed: int = 0,
+    memory_budget: int | None = None,
     save_every: int = 100,
     keep_saves: int = 1,
     resume: bool = False,
@@ -65,28 +75,41 @@ def tune(
 ) -> Run:
     """Tunes `model` and leaves the tuned checkpoint, its log and its record in the new folder `out`.
 
-    `data` are texts (files and folders), or "pilot" for the built-in corpus. `length` None: the model's window.
-    `learning_rate` and `batch_tokens` None: the recipe's for the model's size. `dtype` is what is computed in; weights
-    and optimizer stay float32. Interrupted runs go on with `resume`. Raises RopewalkError for what the caller can mend.
+    `data` are texts (files, folders, data sets of the hub as "hf:org/name"), or "pilot" for the built-in corpus; for the
+    recipe summaries, files of reports with their summaries. `steps` and `length` None: the recipe's (`train.recipe`
+    says what each does). `packing` "documents" keeps attention inside each document. Texts that are all shorter than the
+    original window are refused unless `allow_short_documents`. `learning_rate` and `batch_tokens` None: the recipe's for the model's
+    size. `dtype` is what is computed in; weights and optimizer stay float32. `memory_budget` is what a step may take
+    beside weights, gradients and moments, in bytes (None: most of what is free); with less, layers keep less for their
+    backward pass and compute it again. Interrupted runs go on with `resume`. Raises RopewalkError for what the caller can mend.
+
+    `adapter` full trains every weight; lora the attention projections by LoRA (`lora_rank` None: 8, `lora_alpha` None:
+    16, `lora_targets` None: as found); lora+ embeddings and norms too. With `merge` False `out` holds peft's adapter
+    folder in place of the tuned checkpoint, to be laid over `model`.
 
     >>> run = tune("pilot", steps=2, out=folder / "tuned")
     >>> run.status, run.resolved["batch_tokens"], 0 < run.results[0].value < 5
     ('done', 1024, True)
     """
     out = Path(out)
+    to_train = chosen_adapter(adapter, rank=lora_rank, alpha=lora_alpha, targets=lora_targets, merge=merge)
     given: dict[str, Any] = {
         "model": str(model), "data": [str(d) for d in data], "recipe": recipe, "steps": steps, "length": length,
         "learning_rate": learning_rate, "batch_tokens": batch_tokens, "adapter": adapter, "dtype": dtype,
-        "device": device, "seed": seed,
+        "device": device, "seed": seed, "packing": packing,
+        "allow_short_documents": allow_short_documents,
     }  # fmt: skip
+    if adapter != FULL:
+        targets = None if lora_targets is None else list(lora_targets)
+        given |= {"lora_rank": lora_rank, "lora_alpha": lora_alpha, "lora_targets": targets, "merge": merge}
     if (finished := finished_run(out, given, resume=resume)) is not None:
         return finished
-    if adapter not in ADAPTERS:
-        raise DataError(unknown("adapter", adapter, ADAPTERS))
     checkpoint = open_checkpoint(model)
+    subject = subject_of(checkpoint)
     chosen = resolved_recipe(
-        recipe, parameters=checkpoint.parameters, length=length or checkpoint.rope.window.target, steps=steps,
-        learning_rate=learning_rate, batch_tokens=batch_tokens,
+        recipe, parameters=checkpoint.parameters, length=length, steps=steps, learning_rate=learning_rate,
+        batch_tokens=batch_tokens, window=Window(subject["original"], checkpoint.rope.window.target), packing=packing,
+        pairs=pairs_of(recipe, data) if steps is None else None,
     )  # fmt: skip
     if chosen.length > checkpoint.rope.window.target:
         raise DataError(
@@ -97,55 +120,34 @@ def tune(
     compute = chosen_dtype(dtype, target_device)
     weights = "float64" if str(compute) == "torch.float64" else "float32"
     loaded = load_model(checkpoint, dtype=weights, device=device)
-    rows, inputs = training_rows(loaded.codec, data, chosen, seed)
-    if checkpoint.parameters >= SMALL:
-        loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
+    trained = attached(loaded.model, to_train, seed)
+    rows, read = training_rows(loaded.codec, data, chosen, seed)
+    require_long_documents(read, chosen, allow_short=allow_short_documents)
     require_outside(out, checkpoint.folder)
     make_folder(out)
-    run = _record(given, checkpoint, chosen, rows, inputs, describe_device(target_device, compute), seed)
+    run = _record(given, checkpoint, chosen, rows, read, describe_device(target_device, compute), seed)
+    run.resolved |= trained.for_record()
     with run.recorded(out):
-        trainer = Trainer(loaded.model, chosen, rows, out, compute)
+        write_trained_on(out, read.digests, checkpoint.folder)
+        trainer = Trainer(loaded.model, chosen, rows, out, compute, adapter=adapter, memory=memory_budget)
         trainer.resume()
-        if rows.count < chosen.steps * chosen.sequences * (1 - rows.retrieval_share):
-            epochs = chosen.steps * chosen.sequences / rows.count
-            progress.warn(f"the texts fill {rows.count} sequences; the run reads each about {epochs:.1f} times.")
+        run.resolved["engine"] = trainer.engine.described()
+        progress.note(trainer.engine.described())
+        if not trainer.fits:
+            progress.warn("by forecast a step does not fit the memory that is free: see `ropewalk plan`.")
+        for warning in warnings_of(rows, read, chosen, subject["method"]):
+            progress.warn(warning)
         trainer.run(Saving(every=save_every, keep=keep_saves), progress)
         run.results = [_final_loss(trainer)]
-        write_tuned(out, loaded, run.resolved["subject"])
+        if merge:
+            trained.merge()
+            write_tuned(out, loaded, run.resolved["subject"], trained.in_words())
+        else:
+            write_adapter(out, checkpoint, trained, tuning_words(run.resolved["subject"], trained.in_words()))
     return run
 
 
-def training_rows(
-    codec: TextCodec, data: Sequence[str | Path], recipe: Recipe, seed: int
-) -> tuple[TokenRows, list[dict[str, Any]]]:
-    """The rows to train on and the files they come from. The pilot's corpus has retrieval documents mixed in."""
-    needed = recipe.steps * recipe.batch_tokens
-    builtin = [str(d) for d in data if str(d) == PILOT and not Path(d).exists()]
-    files = document_files([Path(d) for d in data if str(d) not in builtin])
-    random.Random(seed).shuffle(files)
-
-    def tokenized() -> Iterable[list[int]]:
-        for document in documents(files):
-            yield codec.document(document.text)
-        if builtin:
-            for text in training_texts(seed):
-                yield codec.document(text)
-
-    tokens = joined_tokens(tokenized(), needed, recipe.length, ", ".join(map(str, data)))
-    rows = TokenRows(tokens, recipe.length, seed)
-    if builtin:
-        rows.retrieval = lambda size, rng: _weighted(*retrieval_row(codec, codec.bos, size, rng))
-        rows.retrieval_share = PILOT_RETRIEVAL_SHARE
-    return rows, [input_file(file) for file in files]
-
-
-def _weighted(tokens: list[int], answers: list[bool]) -> Row:
-    """A row of passkey documents; its few answers weigh more, as they did when the pilot was made."""
-    weights = np.where(answers, PILOT_ANSWER_WEIGHT, 1.0).astype(np.float32)
-    return Row(np.array(tokens, dtype=np.int64), weights)
-
-
-def write_tuned(out: Path, loaded: LoadedModel, subject: dict[str, Any]) -> None:
+def write_tuned(out: Path, loaded: LoadedModel, subject: dict[str, Any], trained: str) -> None:
     """The tuned checkpoint in `out`: weights first, config.json last, so that it is loadable only when it is whole."""
     checkpoint = loaded.checkpoint
     stored = DTYPES.get(str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")), DTYPES["float32"])
@@ -159,7 +161,7 @@ def write_tuned(out: Path, loaded: LoadedModel, subject: dict[str, Any]) -> None
             os.replace(path, out / path.name)
         shutil.rmtree(out / "weights")
         copy_companions(checkpoint, out, checkpoint.rope.window.target)
-        (out / CARD).write_text(_card(checkpoint, subject), encoding="utf-8")
+        (out / CARD).write_text(_card(checkpoint, subject, trained), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write {out}: {error}.\n  Free some space, then go on with --resume.") from error
     write_config(out / "config.json", written(checkpoint.config, checkpoint.rope))
@@ -169,8 +171,8 @@ def _record(
     given: dict[str, Any],
     checkpoint: Checkpoint,
     recipe: Recipe,
-    rows: TokenRows,
-    inputs: list[dict[str, Any]],
+    rows: TokenRows | SummaryRows,
+    read: TextsRead,
     device: dict[str, Any],
     seed: int,
 ) -> Run:
@@ -194,15 +196,12 @@ def _record(
             "learning_rate": recipe.learning_rate,
             "schedule": f"linear over {recipe.warmup_steps} steps from {recipe.warmup_start:.0%}, then constant",
             "optimizer": f"AdamW, betas {recipe.betas}, weight decay {recipe.weight_decay}, clip {recipe.clip_norm}",
-            "rows_of_text": rows.count,
-            "retrieval_share": rows.retrieval_share,
-            "answer_weight": PILOT_ANSWER_WEIGHT if rows.retrieval else 1.0,
-            "tokens_sha256": rows.digest(),
+            **for_record(rows, read, recipe),
         },
         ropes={"before": ropes, "after": ropes},
         seed=seed,
         device=device,
-        inputs=inputs,
+        inputs=read.inputs,
     )
 
 
@@ -215,18 +214,23 @@ def _final_loss(trainer: Trainer) -> EvalResult:
         metric="loss",
         value=sum(last) / len(last),
         stderr=None,
-        count=len(last) * trainer.recipe.sequences * (trainer.recipe.length - 1),
+        count=sum(trainer.targets[-LAST_STEPS:]),
         higher_is_better=False,
         details={"stderr_reason": "training batches, not a held-out sample"},
     )
 
 
-def _card(checkpoint: Checkpoint, subject: dict[str, Any]) -> str:
-    rope = checkpoint.rope
-    tuning = (
+def tuning_words(subject: dict[str, Any], trained: str) -> str:
+    """For the card: how it was tuned, and which of its weights."""
+    return (
         f"Tuned for {subject['tuning_steps']} steps, {subject['tuning_tokens']:,} tokens in all, at a learning rate of "
-        f"{subject['learning_rate']:g}; every weight was trained."
+        f"{subject['learning_rate']:g}; {trained}."
     )
+
+
+def _card(checkpoint: Checkpoint, subject: dict[str, Any], trained: str) -> str:
+    rope = checkpoint.rope
+    tuning = tuning_words(subject, trained)
     window = Window(subject["original"], subject["original"])
     theta = subject["theta"] or rope.theta  # an older record may not tell the base's
     before = dataclasses.replace(rope, window=window, theta=theta, scaling=Unscaled())
