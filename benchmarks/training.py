@@ -30,9 +30,7 @@ def model_of(vocabulary: int) -> LlamaForCausalLM:
     return random_llama(vocabulary, window=65536).train()
 
 
-def ours(
-    model: LlamaForCausalLM, length: int, steps: int, folder: Path, keeps: list[str] | None = None
-) -> list[float]:
+def ours(model: LlamaForCausalLM, length: int, steps: int, folder: Path, keeps: list[str] | None = None) -> list[float]:
     """Seconds of each step. `keeps`: what each layer keeps; None: as much as memory bears, as `ropewalk tune` has it."""
     vocabulary = model.config.vocab_size
     recipe = resolved_recipe(
@@ -144,8 +142,6 @@ def gradients(model: LlamaForCausalLM, length: int, keeps: list[str] | None) -> 
         recipe = resolved_recipe("paper", parameters=1, length=length, steps=1, batch_tokens=length)
         trainer = Trainer(model, recipe, TokenRows(row, length, seed=0), Path(folder), torch.float32, keeps=keeps)
         loss, _ = trainer._accumulate()
-    worst = max(
-        float((p.grad - expected[name]).norm() / expected[name].norm()) for name, p in model.named_parameters()
-    )
+    worst = max(float((p.grad - expected[name]).norm() / expected[name].norm()) for name, p in model.named_parameters())
     model.zero_grad(set_to_none=True)
     return loss, stock.item(), worst

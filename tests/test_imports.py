@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    "errors", "names", "rope", "runtimes", "record", "progress", "checkpoint", "extension", "export", "inspection", "checking",
+    "errors", "names", "rope", "runtimes", "record", "progress", "checkpoint", "extension", "exporting", "inspection", "checking",
     "planning",
     "text", "pilot", "model", "train", "evals", "reports", "pipeline", "arguments", "answers", "tables", "cli", "__main__",
 )  # fmt: skip
@@ -65,3 +65,11 @@ def test_reports_do_not_know_what_made_the_records() -> None:
     for path in (PACKAGE / "reports").glob("*.py"):
         names = {name.split(".")[1] for name in imported(path) if name.startswith("ropewalk.")}
         assert names <= {"reports", "record", "errors", "rope", "names"}
+
+
+def test_no_verb_is_hidden_by_a_module_of_its_name() -> None:
+    """A submodule that is imported becomes an attribute of the package, and would take the function's place."""
+    import ropewalk
+
+    modules = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert not modules & set(ropewalk.__all__)

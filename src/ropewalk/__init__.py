@@ -26,7 +26,7 @@ from ropewalk.rope.spec import RopeSpec, Window
 if TYPE_CHECKING:
     from ropewalk.checking import check
     from ropewalk.evals.evaluate import evaluate
-    from ropewalk.export.export import export
+    from ropewalk.exporting.export import export
     from ropewalk.extension import extend
     from ropewalk.inspection import inspect
     from ropewalk.pipeline import run
@@ -57,7 +57,7 @@ __all__ = [
 
 _VERBS = {
     "check": ("ropewalk.checking", "check"),
-    "export": ("ropewalk.export.export", "export"),
+    "export": ("ropewalk.exporting.export", "export"),
     "evaluate": ("ropewalk.evals.evaluate", "evaluate"),
     "extend": ("ropewalk.extension", "extend"),
     "inspect": ("ropewalk.inspection", "inspect"),

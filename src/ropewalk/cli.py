@@ -221,8 +221,8 @@ def export(
 ) -> None:
     """Write MODEL as one GGUF file, its rotation in the words that llama.cpp reads."""
     from ropewalk.checkpoint.output import require_new
-    from ropewalk.export.export import export as exported
-    from ropewalk.export.export import planned_export
+    from ropewalk.exporting.export import export as exported
+    from ropewalk.exporting.export import planned_export
 
     if dry_run:
         require_new(out)
@@ -296,10 +296,24 @@ def tune(
     device: Device = None,
     seed: Seed = 0,
     save_every: Annotated[int, typer.Option("--save-every", help="Steps between saves.", min=1)] = 100,
-    keep_saves: Annotated[int, typer.Option("--keep-saves", help="Saves that stay.", min=0)] = 1,
+    keep_saves: Annotated[
+        int, typer.Option("--keep-saves", help="The newest so many saves stay; 0: none once it is done.", min=0)
+    ] = 1,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--track",
+            help="Show each step's figures in tensorboard, wandb or trackio too; comma-separated or repeated. Files stay in "
+            "OUT (trackio: in its own folder); wandb sends them with WANDB_MODE=online, and not before.",
+        ),
+    ] = None,
     resume: Resume = False,
 ) -> None:
-    """Fine-tune an extended checkpoint at its window. OUT is the tuned checkpoint; its saves lie in OUT/saves."""
+    """Fine-tune an extended checkpoint at its window. OUT is the tuned checkpoint; its saves lie in OUT/saves.
+
+    Beside the bar and in OUT/log.jsonl: loss, tokens a second, the most memory held so far, and what share of the fastest
+    matrix products of this machine, measured at the start, a step comes to.
+    """
     from ropewalk.train.tune import tune as tuned
 
     progress = TerminalProgress(console)
@@ -312,7 +326,7 @@ def tune(
         batch_tokens=None if batch_tokens is None else tokens(batch_tokens), adapter=adapter,
         lora_rank=lora_rank, lora_alpha=lora_alpha, lora_targets=None if lora_targets is None else words(lora_targets),
         merge=not no_merge, dtype=dtype, device=device, seed=seed, save_every=save_every, keep_saves=keep_saves,
-        resume=resume, progress=progress,
+        resume=resume, track=[name for one in track or () for name in words(one)], progress=progress,
     )  # fmt: skip
     show(f"{out}: tuned for {run.resolved['steps']} steps, training loss {run.results[0].value:.3f}")
 

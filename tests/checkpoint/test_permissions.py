@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ropewalk.errors import OutputError
-from ropewalk.export.export import export
+from ropewalk.exporting.export import export
 from ropewalk.record import read_run
 
 DROP_FROM_BOUNDING_SET, OVERRIDES = 24, (1, 2)  # prctl; CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH

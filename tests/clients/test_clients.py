@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ropewalk.checking import check
-from ropewalk.export.export import export
+from ropewalk.exporting.export import export
 from ropewalk.extension import extend
 from tests.families.tiny import tiny_config, tiny_model
 

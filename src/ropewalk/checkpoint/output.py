@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +13,8 @@ from typing import Any
 
 from ropewalk.errors import OutputError
 from ropewalk.record import FILE, Run, read_run
+
+_UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}")  # what tempfile makes of ".NAME.", here and in record.py
 
 
 def require_outside(out: Path, source: Path) -> None:
@@ -74,7 +78,7 @@ def folder_status(out: Path) -> str | None:
     """'empty', the status in the folder's record, or None when it is something else."""
     if not out.is_dir():
         return None
-    if not any(out.iterdir()):
+    if all(_is_unfinished(path, FILE) for path in out.iterdir()):  # a kill may leave half of a first record
         return "empty"
     try:
         status = json.loads((out / FILE).read_text(encoding="utf-8"))["status"]
@@ -89,6 +93,30 @@ def make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {out}: {error.strerror}.\n  Give another --out.") from error
+
+
+def remove_unfinished(folder: Path, of: str = "") -> None:
+    """Removes from `folder` what a killed process was about to rename into place; with `of`, as a file of that name."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if not _is_unfinished(path, of):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _is_unfinished(path: Path, of: str) -> bool:
+    return _UNFINISHED.fullmatch(path.name) is not None and path.name.startswith(f".{of}")
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder. A kill on the way leaves it whole, or under a name that `remove_unfinished` knows."""
+    aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    with contextlib.suppress(OSError):
+        os.rename(folder, aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -107,6 +135,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
         os.chmod(beside, 0o755)
         _sync(beside)
         if out.is_dir():
+            remove_unfinished(out, FILE)
             out.rmdir()  # empty: require_new let it pass
         os.rename(beside, out)
     except OSError as error:

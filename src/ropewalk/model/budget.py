@@ -1,6 +1,8 @@
 """How many tokens one evaluation pass may hold: from the memory that is free, and what a token was seen to take."""
 
 import os
+import resource
+import sys
 
 import torch
 from transformers import PreTrainedModel
@@ -36,6 +38,17 @@ def free_bytes(device: torch.device) -> int:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
     except (OSError, StopIteration):  # not Linux: all there is, of which SHARE is taken
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most that was held so far: by tensors on a GPU; elsewhere by the whole process, resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+    except (OSError, StopIteration):  # not Linux; Darwin counts bytes, the others KiB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def bytes_a_token(model: PreTrainedModel, device: torch.device) -> int:

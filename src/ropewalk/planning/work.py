@@ -109,9 +109,13 @@ def work_of(shape: Shape, length: int, policy: str, adapter: str = "full") -> Wo
     return Work(body * shape.body * length + head * shape.head * length, twice * 2 * unit, 5 * unit)
 
 
-def model_flops(shape: Shape, length: int) -> float:
-    """What one sequence takes by the paper and pencil that a GPU's utilization is reckoned with: nothing made twice."""
-    return 6 * (shape.body + shape.head) * length + 6 * shape.layers * shape.attended * length**2
+def model_flops(shape: Shape, length: int, adapter: str = "full") -> float:
+    """What one sequence takes by the paper and pencil that a GPU's utilization is reckoned with: nothing made twice.
+
+    Weights that an adapter leaves alone have no gradients of their own.
+    """
+    body, head = 6 if adapter == "full" else 4, 6 if trains_head(shape, adapter) else 4
+    return (body * shape.body + head * shape.head) * length + 6 * shape.layers * shape.attended * length**2
 
 
 def attention_share(shape: Shape, length: int) -> float:

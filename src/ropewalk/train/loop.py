@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import signal
 import threading
 import time
@@ -19,11 +20,14 @@ from ropewalk.model.engine import Engine, Lean, Stock, lean_engine
 from ropewalk.model.head import BodyAndHead
 from ropewalk.planning.shapes import Shape, shape_of
 from ropewalk.progress import Progress
+from ropewalk.record import write_text
 from ropewalk.train.batches import batches, counted
+from ropewalk.train.meter import Meter, known_shape, shown
 from ropewalk.train.recipe import SMALL, Recipe
 from ropewalk.train.recompute import SPARE, checkpointed, chosen_keeps
 from ropewalk.train.rows import Rows
 from ropewalk.train.state import SavedState, load_state, save_state, saves
+from ropewalk.train.trackers import Tracker, no_tracker
 
 LOG = "log.jsonl"
 MICRO_TOKENS = 8_192  # tokens of one forward and backward pass, unless a sequence is longer
@@ -32,7 +36,7 @@ RUNAWAY_STEPS, RUNAWAY_NATS = 5, 2.0  # so many steps in a row this far above th
 
 @dataclass(frozen=True, kw_only=True)
 class Saving:
-    """When saves are made, and how many stay."""
+    """When saves are made, and how many stay. Where none is to stay, one does until the run is done."""
 
     every: int
     keep: int
@@ -63,12 +67,14 @@ class Trainer:
     ):
         self.model = model.train()
         self.recipe, self.rows, self.folder, self.compute = recipe, rows, folder, compute
+        self.adapter = adapter
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
         )
         self.step = 0
+        self.logged = 0  # the last step in the log of an earlier start, which may lie beyond its save
         self.losses: list[float] = []
         self.targets: list[int] = []
         self.fits = True
@@ -76,14 +82,14 @@ class Trainer:
         newest = self._newest_save()
         if keeps is None and newest is not None:
             keeps = newest.state.get("keeps")
-        self.keeps = keeps or self._chosen_keeps(adapter, memory)
+        self.keeps = keeps or self._chosen_keeps(memory)
         self.engine = self._engine()
 
     def _newest_save(self) -> SavedState | None:
         found = saves(self.folder)
         return found[-1] if found else None
 
-    def _chosen_keeps(self, adapter: str, memory: int | None) -> list[str]:
+    def _chosen_keeps(self, memory: int | None) -> list[str]:
         """What each layer keeps, from the memory that is free beside the gradients and moments to come."""
         shape = self._shape()
         if shape is None:  # a family whose needs are not known: the small keep everything
@@ -94,7 +100,7 @@ class Trainer:
         dtype = str(self.compute).removeprefix("torch.")
         at_once = max(1, MICRO_TOKENS // self.recipe.length) * self.recipe.length
         tokens = min(at_once, self.recipe.batch_tokens)
-        keeps, self.fits = chosen_keeps(shape, tokens, memory, dtype, adapter, on_gpu=self.device.type == "cuda")
+        keeps, self.fits = chosen_keeps(shape, tokens, memory, dtype, self.adapter, on_gpu=self.device.type == "cuda")
         return keeps
 
     def _shape(self) -> Shape | None:
@@ -115,7 +121,7 @@ class Trainer:
         """Goes back to the newest whole save, if there is one; the log is cut to match."""
         newest = self._newest_save()
         if newest is None:
-            _cut_log(self.folder / LOG, 0)
+            _, self.logged = _cut_log(self.folder / LOG, 0)
             return
         if newest.state.get("rows") != self._fingerprint:
             raise DataError(
@@ -125,16 +131,24 @@ class Trainer:
             )
         load_state(newest, self.model, self.optimizer)
         self.step = newest.step
-        entries = _cut_log(self.folder / LOG, self.step)
+        entries, self.logged = _cut_log(self.folder / LOG, self.step)
         self.losses = [entry["loss"] for entry in entries]
         self.targets = [entry.get("targets", 0) for entry in entries]
 
     def save(self, keep: int) -> Path:
         state = {"rows": self._fingerprint, "keeps": self.keeps}
-        return save_state(self.folder, self.step, self.model, self.optimizer, state, keep)
+        return save_state(self.folder, self.step, self.model, self.optimizer, state, max(1, keep))
 
-    def run(self, saving: Saving, progress: Progress) -> None:
+    def run(self, saving: Saving, progress: Progress, tracker: Tracker = no_tracker) -> None:
         """All steps that are left. Raises Interrupted after a save; DataError when the loss is not finite."""
+        if self.step < self.recipe.steps:
+            self._take_steps(saving, progress, tracker)
+        if saving.keep:
+            self.save(saving.keep)
+
+    def _take_steps(self, saving: Saving, progress: Progress, tracker: Tracker) -> None:
+        shape = known_shape(self.model.config.to_dict())
+        meter = Meter(shape, self.recipe, self.adapter, self.device, self.compute, self.step)
         with (
             _noticing_interrupts() as interrupted,
             (self.folder / LOG).open("a", encoding="utf-8") as log,
@@ -142,17 +156,18 @@ class Trainer:
         ):
             while self.step < self.recipe.steps:
                 entry = self._one_step()
+                entry |= meter.figures(entry["seconds"])
                 log.write(json.dumps(entry) + "\n")
                 log.flush()
-                figures = {key: f"{entry[key]:.3g}" for key in ("loss", "tokens_per_second")}
-                bar.advance(1, **figures)
-                if self.step % saving.every == 0 and self.step < self.recipe.steps:
+                tracker.log(entry)
+                bar.advance(1, **shown(entry))
+                if said := meter.estimate():
+                    progress.note(said)
+                if interrupted.is_set() or self.step % saving.every == 0 or self.step == self.recipe.steps:
+                    os.fsync(log.fileno())  # a save's steps are in the log, even after a power cut
                     self.save(saving.keep)
                 if interrupted.is_set():
-                    self.save(saving.keep)
                     raise Interrupted(f"stopped after step {self.step} of {self.recipe.steps}, saved in {self.folder}")
-        if saving.keep:
-            self.save(saving.keep)
 
     def _one_step(self) -> dict[str, float]:
         recipe, began = self.recipe, time.perf_counter()
@@ -207,17 +222,17 @@ class Trainer:
         return min(lately) > max(began) + RUNAWAY_NATS
 
 
-def _cut_log(path: Path, steps: int) -> list[dict[str, Any]]:
-    """The log's entries up to `steps`; later ones, and a torn line, are removed from the file."""
-    entries = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
-                entry = json.loads(line)
-                if entry["step"] <= steps:
-                    entries.append(entry)
-        path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
-    return entries
+def _cut_log(path: Path, steps: int) -> tuple[list[dict[str, Any]], int]:
+    """The log's entries up to `steps`, and the last step it had; later entries, and a torn line, leave the file."""
+    if not path.exists():
+        return [], 0
+    entries: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            entries.append(json.loads(line))
+    kept = [entry for entry in entries if entry["step"] <= steps]
+    write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+    return kept, max((entry["step"] for entry in entries), default=0)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 import errno
 import json
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ropewalk.checkpoint.output import whole_folder
+from ropewalk.checkpoint.output import remove_folder, remove_unfinished, whole_folder
 from ropewalk.errors import CheckpointError
 
 SAVES = "saves"
@@ -40,8 +39,23 @@ def save_state(
     Weights that are not trained are left out: the model that the run was begun with has them.
     """
     folder = run_folder / SAVES / f"step-{step:06d}"
-    if folder.exists():
-        return folder
+    if all(saved.step != step for saved in saves(run_folder)):  # a run that was stopped right here has it already
+        remove_folder(folder)  # what lost its state.json is no save
+        _write(folder, model, optimizer, state | {"step": step})
+    remove_saves(run_folder, keep)
+    return folder
+
+
+def remove_saves(run_folder: Path, keep: int) -> None:
+    """Removes all but the newest `keep` saves, and what is left of saves that were never whole."""
+    for folder in _folders(run_folder)[: -keep or None]:
+        remove_folder(folder)
+    remove_unfinished(run_folder / SAVES)
+    if not keep:
+        remove_folder(run_folder / SAVES)
+
+
+def _write(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     parameters = _trained(model)
     names = {id(parameter): name for name, parameter in parameters.items()}
     moments: dict[str, torch.Tensor] = {}
@@ -53,10 +67,7 @@ def save_state(
         weights = {name: p.detach().cpu().contiguous() for name, p in parameters.items()}
         write_tensors(weights, beside / "model.safetensors")
         write_tensors(moments, beside / "optimizer.safetensors")
-        (beside / "state.json").write_text(json.dumps(state | {"step": step}), encoding="utf-8")
-    for old in saves(run_folder)[: -keep or None]:
-        shutil.rmtree(old.folder, ignore_errors=True)
-    return folder
+        (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
 
 
 def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -70,13 +81,18 @@ def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
 def saves(run_folder: Path) -> list[SavedState]:
     """The whole saves of a run, oldest first. What was left unfinished has another name and is passed over."""
     found = []
-    for folder in (run_folder / SAVES).glob("step-*"):
-        if _NAME.fullmatch(folder.name):
-            try:
-                found.append(SavedState(folder, json.loads((folder / "state.json").read_text(encoding="utf-8"))))
-            except (OSError, ValueError):
-                continue
-    return sorted(found, key=lambda saved: saved.step)
+    for folder in _folders(run_folder):
+        try:
+            found.append(SavedState(folder, json.loads((folder / "state.json").read_text(encoding="utf-8"))))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def _folders(run_folder: Path) -> list[Path]:
+    """Oldest first."""
+    named = [(_NAME.fullmatch(folder.name), folder) for folder in (run_folder / SAVES).glob("step-*")]
+    return [folder for _, folder in sorted((int(name[1]), folder) for name, folder in named if name)]
 
 
 def load_state(saved: SavedState, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -88,7 +104,7 @@ def load_state(saved: SavedState, model: torch.nn.Module, optimizer: torch.optim
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"the save {saved.folder} cannot be read: {error}.\n  Remove it and --resume.") from None
     alike = weights.keys() == parameters.keys() and all(weights[n].shape == p.shape for n, p in parameters.items())
-    if not alike:
+    if not (alike and _moments_are_of(moments, parameters)):
         raise CheckpointError(
             f"the save {saved.folder} belongs to another model: its tensors differ in name or shape.\n"
             "  Resume with the model the run was begun with, or start over in a new folder."
@@ -105,6 +121,15 @@ def load_state(saved: SavedState, model: torch.nn.Module, optimizer: torch.optim
                 for key, value in moments.items()
                 if key.startswith(prefix)
             }
+
+
+def _moments_are_of(moments: dict[str, torch.Tensor], parameters: dict[str, torch.nn.Parameter]) -> bool:
+    """Whether each tensor is one parameter's: of its shape, or a count of steps."""
+    for key, value in moments.items():
+        name, _, kind = key.rpartition("/")
+        if name not in parameters or value.shape != (() if kind == "step" else parameters[name].shape):
+            return False
+    return bool(moments)
 
 
 def _trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

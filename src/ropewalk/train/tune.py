@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from ropewalk.checkpoint.card import CARD, card
 from ropewalk.checkpoint.folder import Checkpoint, copy_companions, open_checkpoint, write_config
-from ropewalk.checkpoint.output import finished_run, make_folder, require_outside, whole_folder
+from ropewalk.checkpoint.output import finished_run, make_folder, remove_unfinished, require_outside, whole_folder
 from ropewalk.checkpoint.rope_writing import written
 from ropewalk.checkpoint.subject import subject_of
 from ropewalk.checkpoint.trained_on import write_trained_on
@@ -43,6 +43,8 @@ from ropewalk.train.data import (
 from ropewalk.train.loop import Saving, Trainer
 from ropewalk.train.recipe import Recipe, resolved_recipe
 from ropewalk.train.rows import SummaryRows, TokenRows
+from ropewalk.train.state import remove_saves
+from ropewalk.train.trackers import known_trackers, tracking
 
 LAST_STEPS = 10
 
@@ -71,6 +73,7 @@ def tune(
     save_every: int = 100,
     keep_saves: int = 1,
     resume: bool = False,
+    track: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Run:
     """Tunes `model` and leaves the tuned checkpoint, its log and its record in the new folder `out`.
@@ -81,7 +84,8 @@ def tune(
     original window are refused unless `allow_short_documents`. `learning_rate` and `batch_tokens` None: the recipe's for the model's
     size. `dtype` is what is computed in; weights and optimizer stay float32. `memory_budget` is what a step may take
     beside weights, gradients and moments, in bytes (None: most of what is free); with less, layers keep less for their
-    backward pass and compute it again. Interrupted runs go on with `resume`. Raises RopewalkError for what the caller can mend.
+    backward pass and compute it again. `track` names the trackers that get each step's figures beside log.jsonl. Interrupted
+    runs go on with `resume`. Raises RopewalkError for what the caller can mend.
 
     `adapter` full trains every weight; lora the attention projections by LoRA (`lora_rank` None: 8, `lora_alpha` None:
     16, `lora_targets` None: as found); lora+ embeddings and norms too. With `merge` False `out` holds peft's adapter
@@ -92,6 +96,7 @@ def tune(
     ('done', 1024, True)
     """
     out = Path(out)
+    trackers = known_trackers(track)
     to_train = chosen_adapter(adapter, rank=lora_rank, alpha=lora_alpha, targets=lora_targets, merge=merge)
     given: dict[str, Any] = {
         "model": str(model), "data": [str(d) for d in data], "recipe": recipe, "steps": steps, "length": length,
@@ -125,6 +130,7 @@ def tune(
     require_long_documents(read, chosen, allow_short=allow_short_documents)
     require_outside(out, checkpoint.folder)
     make_folder(out)
+    remove_unfinished(out)
     run = _record(given, checkpoint, chosen, rows, read, describe_device(target_device, compute), seed)
     run.resolved |= trained.for_record()
     with run.recorded(out):
@@ -137,13 +143,15 @@ def tune(
             progress.warn("by forecast a step does not fit the memory that is free: see `ropewalk plan`.")
         for warning in warnings_of(rows, read, chosen, subject["method"]):
             progress.warn(warning)
-        trainer.run(Saving(every=save_every, keep=keep_saves), progress)
+        with tracking(trackers, out, given | run.resolved, done=trainer.step, logged=trainer.logged) as tracker:
+            trainer.run(Saving(every=save_every, keep=keep_saves), progress, tracker)
         run.results = [_final_loss(trainer)]
         if merge:
             trained.merge()
             write_tuned(out, loaded, run.resolved["subject"], trained.in_words())
         else:
             write_adapter(out, checkpoint, trained, tuning_words(run.resolved["subject"], trained.in_words()))
+        remove_saves(out, keep_saves)
     return run
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from ropewalk.errors import CheckpointError, OutputError, RopeError
-from ropewalk.export.export import export, planned_export
-from ropewalk.export.tensors import neighbouring
+from ropewalk.exporting.export import export, planned_export
+from ropewalk.exporting.tensors import neighbouring
 from ropewalk.extension import extend
 from ropewalk.record import read_run
 from tests.conftest import config_of, make_llama
@@ -348,8 +348,8 @@ def test_nothing_is_left_when_writing_breaks_off(
 def test_a_file_that_would_rotate_otherwise_does_not_appear(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ropewalk.export import export as module
-    from ropewalk.export.llama_cpp import Rotation, carried
+    from ropewalk.exporting import export as module
+    from ropewalk.exporting.llama_cpp import Rotation, carried
 
     def forgetful(rope: Any, family: Any) -> Rotation:
         keys = carried(rope, family).keys

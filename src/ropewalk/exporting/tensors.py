@@ -12,7 +12,7 @@ import numpy as np
 from ropewalk.checkpoint.folder import Checkpoint
 from ropewalk.checkpoint.values import require
 from ropewalk.errors import CheckpointError
-from ropewalk.export.llama_cpp import Family, count, gguf_package
+from ropewalk.exporting.llama_cpp import Family, count, gguf_package
 from ropewalk.names import unknown
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}

@@ -12,8 +12,8 @@ import pytest
 
 from ropewalk.checkpoint.folder import open_checkpoint
 from ropewalk.errors import CheckpointError
-from ropewalk.export.export import export
-from ropewalk.export.vocabulary import pre_tokenizer_name, read_vocabulary
+from ropewalk.exporting.export import export
+from ropewalk.exporting.vocabulary import pre_tokenizer_name, read_vocabulary
 from ropewalk.progress import Progress
 from tests.conftest import TEXT, make_llama
 

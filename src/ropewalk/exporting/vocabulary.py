@@ -9,7 +9,7 @@ from typing import Any
 
 from ropewalk.checkpoint.folder import Checkpoint
 from ropewalk.errors import CheckpointError
-from ropewalk.export.llama_cpp import gguf_package
+from ropewalk.exporting.llama_cpp import gguf_package
 
 ADDED_SCORE = -1000.0  # tokens beside SentencePiece's own; they are matched whole, never merged
 

@@ -11,7 +11,7 @@ from ropewalk.checkpoint.folder import Checkpoint, open_checkpoint
 from ropewalk.checkpoint.output import require_new, require_outside, whole_folder
 from ropewalk.checkpoint.subject import subject_of
 from ropewalk.errors import CheckpointError, RopeError
-from ropewalk.export.llama_cpp import (
+from ropewalk.exporting.llama_cpp import (
     DIVISORS,
     Family,
     Keys,
@@ -23,8 +23,8 @@ from ropewalk.export.llama_cpp import (
     hyperparameters,
     same_rotation,
 )
-from ropewalk.export.tensors import Placed, placed_tensors
-from ropewalk.export.vocabulary import Vocabulary, read_vocabulary
+from ropewalk.exporting.tensors import Placed, placed_tensors
+from ropewalk.exporting.vocabulary import Vocabulary, read_vocabulary
 from ropewalk.names import unknown
 from ropewalk.progress import Progress, silent
 from ropewalk.record import Run, input_file, package_versions
