@@ -106,7 +106,7 @@ class Recomputed:
     ) -> tuple[Tensor, Tensor, Tensor]:
         with torch.enable_grad():
             inputs = [tensor.detach().requires_grad_() for tensor in (query, keys, values)]
-            again, _ = self.forward(*inputs, scale)
+            again, _ = self.forward(inputs[0], inputs[1], inputs[2], scale)
         return torch.autograd.grad(again, inputs, grad)  # type: ignore[return-value]
 
 
@@ -186,8 +186,8 @@ class OverDocuments:
         out = _by_token(query)
         states = []
         for row, cut in self._cuts(query.shape[2]):
-            parts = (tensor[row, :, cut] for tensor in (query, keys, values))
-            out[row, :, cut], state = self.kernel.forward(*parts, scale)
+            own = [tensor[row, :, cut] for tensor in (query, keys, values)]
+            out[row, :, cut], state = self.kernel.forward(own[0], own[1], own[2], scale)
             states.append(state)
         return out, tuple(states)
 
@@ -195,9 +195,10 @@ class OverDocuments:
         self, grad: Tensor, query: Tensor, keys: Tensor, values: Tensor, out: Tensor, state: State, scale: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         grads = (_by_token(query), _by_token(keys), _by_token(values))
-        for (row, cut), own in zip(self._cuts(query.shape[2]), state, strict=True):
-            parts = (tensor[row, :, cut] for tensor in (grad, query, keys, values, out))
-            for whole, part in zip(grads, self.kernel.backward(*parts, own, scale), strict=True):
+        for (row, cut), left in zip(self._cuts(query.shape[2]), state, strict=True):
+            own = [tensor[row, :, cut] for tensor in (grad, query, keys, values, out)]
+            parts = self.kernel.backward(own[0], own[1], own[2], own[3], own[4], left, scale)
+            for whole, part in zip(grads, parts, strict=True):
                 whole[row, :, cut] = part
         return grads
 

@@ -60,9 +60,7 @@ class Lean:
     def accumulate(self, batch: Batch) -> float:
         kernel = self.engine.kernel if batch.starts is None else OverDocuments(self.engine.kernel, batch.starts)
         with autocast(self.engine.device, self.compute):
-            return self.engine.accumulate(
-                batch.inputs, batch.targets, batch.shares, batch.explicit_positions(), kernel
-            )
+            return self.engine.accumulate(batch.inputs, batch.targets, batch.shares, batch.explicit_positions(), kernel)
 
     def described(self) -> str:
         counts = {keep: self.engine.keeps.count(keep) for keep in dict.fromkeys(self.engine.keeps)}
@@ -151,6 +149,7 @@ def lean_engine(model: PreTrainedModel, parts: BodyAndHead, compute: torch.dtype
 
 @torch.no_grad()
 def _equals_stock(engine: LeanEngine, parts: BodyAndHead) -> bool:
+    assert parts.head is not None
     tokens_BS = torch.arange(2 * PROBE, device=engine.device).view(2, PROBE) * 7 % parts.head.weight.shape[0]
     training = parts.model.training
     parts.model.eval()  # dropout would differ

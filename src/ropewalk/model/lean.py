@@ -92,9 +92,10 @@ class LeanEngine:
         scale = layer.self_attn.scaling
         if keep == EVERYTHING:
             kept.before = self._before(layer, hidden, rotation)
-            kept.qkv = tuple(part.detach() for part in kept.before[1])  # type: ignore[assignment]
-            kept.out, kept.state = kernel.forward(*kept.qkv, scale)  # type: ignore[misc]
-            kept.after = self._after(layer, hidden, kept.out)
+            query, keys, values = (part.detach() for part in kept.before[1])
+            kept.qkv = (query, keys, values)
+            out, kept.state = kernel.forward(query, keys, values, scale)
+            kept.out, kept.after = out, self._after(layer, hidden, out)
             return kept.after[2].detach(), kept
         out, state = kernel.forward(*self._qkv(layer, hidden, rotation), scale)
         output = torch.empty_like(hidden)
@@ -106,9 +107,7 @@ class LeanEngine:
             kept.hidden, kept.out = _on_host(hidden), _on_host(out)
         return output, kept
 
-    def _backward(
-        self, layer: Any, kept: _Kept, grad: Tensor, rotation: tuple[Tensor, Tensor], kernel: Kernel
-    ) -> None:
+    def _backward(self, layer: Any, kept: _Kept, grad: Tensor, rotation: tuple[Tensor, Tensor], kernel: Kernel) -> None:
         """Turns `grad`, of the layer's output, into that of its input, in place."""
         hidden = kept.hidden.to(grad.device, non_blocking=True)
         scale = layer.self_attn.scaling
@@ -135,9 +134,7 @@ class LeanEngine:
             grad[:, cut] += _grad(inputs)
 
     @torch.enable_grad()
-    def _before(
-        self, layer: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _before(self, layer: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         inputs = hidden.detach().requires_grad_()
         normed = self.view.normed(layer, inputs)
         turns = {"q": rotation, "k": rotation, "v": None}
@@ -148,9 +145,7 @@ class LeanEngine:
         inputs, mixed = hidden.detach().requires_grad_(), _mixed(out).detach().requires_grad_()
         return inputs, mixed, self.view.after(layer, inputs, mixed)
 
-    def _qkv(
-        self, layer: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _qkv(self, layer: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries and keys, and values, without a graph, a tile at a time."""
         batch, tokens, _ = hidden.shape
         heads = {"q": self.view.query_heads, "k": self.view.key_heads, "v": self.view.key_heads}

@@ -143,8 +143,8 @@ class Trainer:
         """All steps that are left. Raises Interrupted after a save; DataError when the loss is not finite."""
         if self.step < self.recipe.steps:
             self._take_steps(saving, progress, tracker)
-        if saving.keep:
-            self.save(saving.keep)
+        elif saving.keep:
+            self.save(saving.keep)  # it is there; a kill may have left older ones beside it
 
     def _take_steps(self, saving: Saving, progress: Progress, tracker: Tracker) -> None:
         shape = known_shape(self.model.config.to_dict())
@@ -163,11 +163,15 @@ class Trainer:
                 bar.advance(1, **shown(entry))
                 if said := meter.estimate():
                     progress.note(said)
-                if interrupted.is_set() or self.step % saving.every == 0 or self.step == self.recipe.steps:
+                if interrupted.is_set() or self._is_due(saving):
                     os.fsync(log.fileno())  # a save's steps are in the log, even after a power cut
                     self.save(saving.keep)
                 if interrupted.is_set():
                     raise Interrupted(f"stopped after step {self.step} of {self.recipe.steps}, saved in {self.folder}")
+
+    def _is_due(self, saving: Saving) -> bool:
+        last = self.step == self.recipe.steps
+        return saving.keep > 0 if last else self.step % saving.every == 0
 
     def _one_step(self) -> dict[str, float]:
         recipe, began = self.recipe, time.perf_counter()

@@ -23,6 +23,7 @@ from ropewalk.record import write_json
 
 PROJECT = "ropewalk"
 FILE = "trackers.json"  # by which name the trackers know this run, and the last step that each was given
+ID = 8  # digits that tell runs of one name apart
 FIGURES = ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "memory_gib", "of_peak")
 
 
@@ -66,7 +67,7 @@ class _Wandb(Tracker):
         quiet = wandb.Settings(silent=True)
         try:
             self._run = wandb.init(
-                project=os.environ.get("WANDB_PROJECT", PROJECT), name=name, id=name, dir=str(out), config=settings,
+                project=os.environ.get("WANDB_PROJECT", PROJECT), name=name, id=name[-ID:], dir=str(out), config=settings,
                 resume="allow" if mode == "online" else None, mode=mode, settings=quiet,
             )  # fmt: skip
         except wandb.Error as error:
@@ -127,7 +128,8 @@ def known_trackers(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         if name not in TRACKERS:
             raise DataError(unknown("tracker", name, TRACKERS))
-        if importlib.util.find_spec(name) is None:
+        found = importlib.util.find_spec(name)
+        if found is None or found.origin is None:  # a folder here that a tracker made counts as a package without files
             raise DataError(
                 f"--track {name} needs the library {name}, which is not here.\n"
                 "  log.jsonl has the same figures without it.\n"
@@ -164,7 +166,7 @@ def _known(out: Path) -> dict[str, Any]:
     try:
         return json.loads((out / FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return {"name": f"{out.resolve().name}-{uuid.uuid4().hex[:8]}", "told": {}}
+        return {"name": f"{out.resolve().name}-{uuid.uuid4().hex[:ID]}", "told": {}}
 
 
 def _figures(entry: dict[str, float]) -> dict[str, float]:

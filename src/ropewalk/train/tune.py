@@ -151,7 +151,8 @@ def tune(
             write_tuned(out, loaded, run.resolved["subject"], trained.in_words())
         else:
             write_adapter(out, checkpoint, trained, tuning_words(run.resolved["subject"], trained.in_words()))
-        remove_saves(out, keep_saves)
+    if not keep_saves:  # not before the record says done: without a save a killed run would begin anew
+        remove_saves(out, 0)
     return run
 
 
