@@ -165,9 +165,7 @@ def test_fifty_steps_give_the_stock_model_s_losses() -> None:
         for step in range(50):
             batch = random_batch(seed=step % 5)
             model.zero_grad()
-            losses.append(
-                engine.accumulate(Batch(batch.inputs, batch.targets, torch.full(batch.shares.shape, 1 / 80)))
-            )
+            losses.append(engine.accumulate(Batch(batch.inputs, batch.targets, torch.full(batch.shares.shape, 1 / 80))))
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             tuner.step()
         curves.append(losses)

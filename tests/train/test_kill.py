@@ -105,7 +105,16 @@ class _Operations:
         return torn
 
 
-_SEEN = {"os.mkdir", "os.rename", "os.rmdir", "os.remove", "os.chmod", "os.truncate", "shutil.rmtree", "shutil.copyfile"}
+_SEEN = {
+    "os.mkdir",
+    "os.rename",
+    "os.rmdir",
+    "os.remove",
+    "os.chmod",
+    "os.truncate",
+    "shutil.rmtree",
+    "shutil.copyfile",
+}
 
 
 def _with_operations(diary: Path, moment: tuple[str, int, int] | None) -> None:

@@ -49,7 +49,9 @@ class Meter:
         each = statistics.median(self._seconds)
         if self._done:
             return f"after {CALIBRATION_STEPS} more steps: about {_duration(each * left)} for the {left} that are left"
-        return f"after {CALIBRATION_STEPS} steps: about {_duration(each * self._recipe.steps)} in all, saves not counted"
+        return (
+            f"after {CALIBRATION_STEPS} steps: about {_duration(each * self._recipe.steps)} in all, saves not counted"
+        )
 
 
 def known_shape(config: dict[str, object]) -> Shape | None:

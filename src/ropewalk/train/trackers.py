@@ -61,7 +61,7 @@ class _TensorBoard(Tracker):
 
 class _Wandb(Tracker):
     def __init__(self, out: Path, name: str, settings: dict[str, Any], done: int):
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]  # an extra
 
         mode: Any = os.environ.get("WANDB_MODE", "offline")
         quiet = wandb.Settings(silent=True)
@@ -86,7 +86,7 @@ class _Wandb(Tracker):
 
 class _Trackio(Tracker):
     def __init__(self, out: Path, name: str, settings: dict[str, Any], done: int):
-        import trackio
+        import trackio  # pyright: ignore[reportMissingImports]  # an extra
 
         self._trackio = trackio
         with contextlib.redirect_stdout(sys.stderr):  # standard output is for answers
@@ -139,9 +139,7 @@ def known_trackers(names: Sequence[str]) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def tracking(
-    names: Sequence[str], out: Path, settings: dict[str, Any], *, done: int, logged: int
-) -> Iterator[Tracker]:
+def tracking(names: Sequence[str], out: Path, settings: dict[str, Any], *, done: int, logged: int) -> Iterator[Tracker]:
     """The trackers of these names, closed when the block ends, however it does.
 
     The run goes on after step `done`; `logged` is the last step that an earlier start had in its log. Every start is
