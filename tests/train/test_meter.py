@@ -75,14 +75,14 @@ def one_thread() -> Iterator[None]:
 def test_the_peak_is_that_of_torch_s_own_product_and_draws_no_number(one_thread: None) -> None:
     """Best against best, within a factor of three on a machine that others use too; a wrong count of operations would be
     further off in one of two sizes."""
-    before = torch.random.get_rng_state()
     for inner, outer in ((256, 512), (512, 128)):
         a, b = torch.randn(1024, inner), torch.randn(inner, outer)
         clock = torch.utils.benchmark.Timer("a @ b", globals={"a": a, "b": b}, num_threads=1)
         expected = 2 * 1024 * inner * outer / min(clock.blocked_autorange(min_run_time=0.2).times)
+        before = torch.random.get_rng_state()
         rate = matmul_peak(CPU, torch.float32, inner, outer, 1024)
+        assert torch.equal(before, torch.random.get_rng_state())
         assert expected / 3 < rate < 3 * expected
-    assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_saves_are_not_in_a_step_s_seconds(
