@@ -79,12 +79,37 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
                 f"{type(error).__name__}: {error}", style="red", highlight=False, markup=False, soft_wrap=True
             )
             raise typer.Exit(MISTAKE) from None
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            console.print(_out_of_memory(error), style="red", highlight=False, markup=False, soft_wrap=True)
+            raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt as stopped:
             what = str(stopped) or "stopped"
             console.print(f"{what}; go on with --resume", highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None
 
     return app.command(name=function.__name__.rstrip("_"))(guarded)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """torch has a type of its own for a GPU's memory, and none for the host's."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
+
+
+def _out_of_memory(error: BaseException) -> str:
+    said = (str(error).strip().splitlines() or ["the interpreter could not allocate"])[0]
+    return (
+        f"out of memory: {said}\n"
+        "  What is computed at once was to fit what was free when it began; something else may have taken it since.\n"
+        "  Give a smaller --memory-budget (tune, evaluate) or shorter lengths; `ropewalk plan` says what a tuning run "
+        "needs.\n"
+        "  What was done is kept: go on with --resume."
+    )
 
 
 @verb

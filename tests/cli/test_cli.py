@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from ropewalk.arguments import spread_data, tokens
@@ -233,3 +234,17 @@ def test_a_run_does_not_begin_inside_the_model_s_folder(tiny_llama: Path, texts:
     out = tiny_llama / "study"
     assert "never written to" in ropewalk("run", tiny_llama, "--to", "128", "--data", texts, "--out", out, code=2)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("numbers", [2**50, 2**62])
+def test_no_memory_left_is_no_bug(numbers: int, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real allocation that fails, in place of the work; any other RuntimeError keeps its traceback."""
+    monkeypatch.setattr("ropewalk.inspection.inspect", lambda *a, **k: torch.empty(numbers, dtype=torch.uint8))
+    assert "--memory-budget" in ropewalk("inspect", tiny_llama, code=2)
+
+    def broken(*arguments: object, **options: object) -> None:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr("ropewalk.inspection.inspect", broken)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        RUNNER.invoke(app, ["inspect", str(tiny_llama)], catch_exceptions=False)
