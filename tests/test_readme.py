@@ -20,7 +20,7 @@ MAKE = [line.split("#")[0].strip() for line in SHELL if line.startswith("make")]
 
 def cut(command: str) -> str:
     """The same command with two steps of tuning."""
-    command = re.sub(r"--steps \d+", "--steps 2", command)
+    command = re.sub(r"--steps [\d,]+", "--steps 2", command)
     return command if "--steps" in command or not command.startswith("ropewalk run") else f"{command} --steps 2"
 
 

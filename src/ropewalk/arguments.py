@@ -57,6 +57,19 @@ def token_list(text: str) -> list[int]:
     return [tokens(part.strip()) for part in text.split(",") if part.strip()]
 
 
+def counts(text: str) -> int | list[int]:
+    """A whole number, or several separated by commas. Raises DataError for anything else.
+
+    >>> counts("50"), counts("150, 50")
+    (50, [150, 50])
+    """
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise DataError(f"{text!r} is no number of steps.\n  Give a whole number, or several: 150,50.") from None
+    return found[0] if len(found) == 1 else found
+
+
 def spread_data(arguments: list[str]) -> list[str]:
     """`--data a b c` as `--data a --data b --data c`, which is what the parser takes.
 

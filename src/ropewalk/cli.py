@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from ropewalk.answers import show
-from ropewalk.arguments import device_memory, maybe_tokens, memory, spread_data, token_list, tokens, words
+from ropewalk.arguments import counts, device_memory, maybe_tokens, memory, spread_data, token_list, tokens, words
 from ropewalk.errors import RopeError, RopewalkError
 from ropewalk.progress import TerminalProgress
 from ropewalk.record import as_json as json_text
@@ -473,7 +473,12 @@ def run(
     method: Annotated[str, typer.Option("--method", help="Arms, comma-separated.")] = "pi,yarn,none",
     data: Data = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", help="Steps an arm. Default: 1000; fewer below 100 M parameters.")
+        str | None,
+        typer.Option(
+            "--steps",
+            help="Steps an arm: one number, or one for each target, comma-separated. Default: 1000; 150 below 100 M "
+            "parameters.",
+        ),
     ] = None,
     dtype: Dtype = None,
     device: Device = None,
@@ -488,7 +493,8 @@ def run(
     progress = TerminalProgress(console)
     record = piped(
         model, to=None if to is None else token_list(to), method=[m.strip() for m in method.split(",") if m.strip()],
-        out=out, data=data or None, steps=steps, dtype=dtype, device=device, seed=seed, resume=resume, progress=progress,
+        out=out, data=data or None, steps=None if steps is None else counts(steps), dtype=dtype, device=device, seed=seed,
+        resume=resume, progress=progress,
     )  # fmt: skip
     show(comparison_table(out, record))
     show(f"page: {out / REPORT}\nto start over: rm -r {out}")

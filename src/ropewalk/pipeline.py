@@ -38,7 +38,7 @@ from ropewalk.train.tune import tune
 ARMS = ("pi", "yarn", "none")
 HELD_OUT = 10  # one in ten documents, or tokens, is for evaluation
 REPORT = "report.html"
-SMALL_STEPS, PAPER_STEPS = 50, 1000
+SMALL_STEPS, PAPER_STEPS = 150, 1000
 SMALL_BATCH = 4096  # tokens a step below 100 M parameters: six arms of the pilot in a quarter of an hour
 
 
@@ -74,7 +74,7 @@ def run(
     method: Sequence[str] = ARMS,
     out: str | Path,
     data: Sequence[str | Path] | None = None,
-    steps: int | None = None,
+    steps: int | Sequence[int] | None = None,
     dtype: str | None = None,
     device: str | None = None,
     seed: int = 0,
@@ -84,8 +84,9 @@ def run(
     """The whole way in one call; gives the record, whose "children" are the folders of every stage.
 
     `to` None: four times the model's window. `data` None: the built-in texts; else the last tenth of the documents
-    (of the tokens, if there is one document) is held out for evaluation and never trained on. `steps` None: 1000, or
-    50 for a model below 100 M parameters, whose arms take 4,096 tokens a step. Every stage goes on where it stopped with `resume`.
+    (of the tokens, if there is one document) is held out for evaluation and never trained on. `steps` is what every arm
+    takes, or one number for each target, in their order; None: 1000, or 150 for a model below 100 M parameters, whose
+    arms take 4,096 tokens a step. Every stage goes on where it stopped with `resume`.
 
     >>> study = run("pilot", to=[512], method=["pi"], steps=1, out=folder / "study")
     >>> study.resolved["children"]
@@ -96,8 +97,8 @@ def run(
         data = None
     given: dict[str, Any] = {
         "model": str(model), "to": None if to is None else list(to), "method": list(method),
-        "data": None if data is None else [str(d) for d in data], "steps": steps, "dtype": dtype, "device": device,
-        "seed": seed,
+        "data": None if data is None else [str(d) for d in data], "dtype": dtype, "device": device,
+        "steps": steps if steps is None or isinstance(steps, int) else list(steps), "seed": seed,
     }  # fmt: skip
     if streamed := [str(one) for one in data or () if str(one).startswith(HUB)]:
         raise DataError(
@@ -116,27 +117,41 @@ def run(
     for name in method:
         for target in targets:
             planned_extension(model, target, name)  # every arm is refused here, before any work
-    if steps is None:
-        steps = SMALL_STEPS if checkpoint.parameters < SMALL else PAPER_STEPS
-    resolved_recipe("paper", parameters=checkpoint.parameters, length=max(targets), steps=steps)
+    steps_at = _steps_at(
+        list(to) if to else targets, steps, SMALL_STEPS if checkpoint.parameters < SMALL else PAPER_STEPS
+    )
+    for target, count in steps_at.items():
+        resolved_recipe("paper", parameters=checkpoint.parameters, length=target, steps=count)
     codec = load_codec(checkpoint)
     split = None if data is None else _split(codec, [Path(d) for d in data], max(targets))
     make_folder(out)
     record = Run(
         command="run",
         given=given,
-        resolved={"subject": subject_of(checkpoint), "to": targets, "methods": list(method), "steps": steps,
-                  "children": [], "stages": _earlier_stages(out)},
+        resolved={"subject": subject_of(checkpoint), "to": targets, "methods": list(method),
+                  "steps": list(steps_at.values()), "children": [], "stages": _earlier_stages(out)},
         ropes={"before": {kind: rope.for_record() for kind, rope in checkpoint.ropes.items()}},
         seed=seed,
         inputs=[] if data is None else [input_file(f) for f in document_files([Path(d) for d in data])],
     )  # fmt: skip
-    arms = _Arms(model, tuple(method), tuple(targets), window, steps, dtype, device, seed, progress, codec)
+    arms = _Arms(model, tuple(method), steps_at, window, dtype, device, seed, progress, codec)
     with record.recorded(out):
         texts = (PILOT, PILOT) if split is None else _written_split(out / "data", split)
         _do_all(Stages(out, record, progress), arms, *texts)
     _write_page(out)
     return record
+
+
+def _steps_at(targets: Sequence[int], steps: int | Sequence[int] | None, usual: int) -> dict[int, int]:
+    """Steps by target, the shortest first. Raises DataError when there are neither as many as targets nor one for all."""
+    counts = [usual] if steps is None else [steps] if isinstance(steps, int) else list(steps)
+    if len(counts) not in (1, len(targets)):
+        raise DataError(
+            f"--steps has {len(counts)} numbers, and there are {len(targets)} targets: {', '.join(map(str, targets))}.\n"
+            "  Arms of one target are compared, so each target has steps of its own, or all have the same.\n"
+            "  Give one number, or one for each target in their order."
+        )
+    return dict(sorted(zip(targets, counts * (len(targets) // len(counts)), strict=True)))
 
 
 def _earlier_stages(out: Path) -> list[dict[str, Any]]:
@@ -156,9 +171,8 @@ class _Arms:
 
     model: str | Path
     methods: tuple[str, ...]
-    targets: tuple[int, ...]
+    steps_at: dict[int, int]  # of each target
     window: int
-    steps: int
     dtype: str | None
     device: str | None
     seed: int
@@ -177,7 +191,7 @@ class _Arms:
 
         The passkey is left out where its prompt does not fit, which is said once, for the run.
         """
-        longest = max(self.targets)
+        longest = max(self.steps_at)
         tasks = ["perplexity", "passkey"] if fits(self.codec, target) else ["perplexity"]
         options: dict[str, Any] = {
             "data": [text], "tasks": tasks, "lengths": self.lengths(target), "dtype": self.dtype, "device": self.device,
@@ -195,13 +209,13 @@ class _Arms:
         sequences = max(1, SMALL_BATCH // target)
         batch = sequences * target if open_checkpoint(model).parameters < SMALL else None
         return lambda folder, resume: tune(
-            model, out=folder, data=[text], steps=self.steps, batch_tokens=batch, dtype=self.dtype, device=self.device, seed=self.seed,
+            model, out=folder, data=[text], steps=self.steps_at[target], batch_tokens=batch, dtype=self.dtype, device=self.device, seed=self.seed,
             allow_short_documents=text != PILOT, resume=resume, progress=self.progress,
         )  # fmt: skip
 
 
 def _do_all(stages: Stages, arms: _Arms, train: str | Path, held_out: str | Path) -> None:
-    longest = max(arms.targets)
+    longest = max(arms.steps_at)
     stages.stage("evaluate the base", "base/evaluation", arms.evaluate(arms.model, held_out, longest))
     if fits(arms.codec, arms.window):
         stages.stage(
@@ -211,7 +225,7 @@ def _do_all(stages: Stages, arms: _Arms, train: str | Path, held_out: str | Path
         )
     else:
         arms.progress.warn(f"the passkey's prompt does not fit into {arms.window} tokens: no passkey there.")
-    for target in arms.targets:
+    for target in arms.steps_at:
         for name in arms.methods:
             arm = f"{name}-{target}"
             extended = stages.stage(

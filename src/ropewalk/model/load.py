@@ -25,7 +25,7 @@ class TextCodec:
 
     def __init__(self, tokenizer: Any, vocabulary: int, source: str):
         self.tokenizer = tokenizer
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
         self._source = source
         plain, whole = self.encode("a"), self._ids("a", special=True)
         start = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
@@ -36,9 +36,9 @@ class TextCodec:
         return self._known(self._ids(text, special=False))
 
     def _known(self, ids: list[int]) -> list[int]:
-        if ids and max(ids) >= self._vocabulary:
+        if ids and max(ids) >= self.vocabulary:
             raise DataError(
-                f"the tokenizer of {self._source} gives the id {max(ids)}, and the model has {self._vocabulary} tokens.\n"
+                f"the tokenizer of {self._source} gives the id {max(ids)}, and the model has {self.vocabulary} tokens.\n"
                 "  Tokenizer and weights belong to different models.\n"
                 "  Fetch the checkpoint's own tokenizer."
             )

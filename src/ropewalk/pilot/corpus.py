@@ -8,7 +8,7 @@ import hashlib
 import importlib.util
 import random
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -154,7 +154,9 @@ def retrieval_row(
     return row, answers
 
 
-def copying_row(vocabulary: range, digits: list[int], length: int, rng: random.Random) -> tuple[list[int], list[bool]]:
+def copying_row(
+    vocabulary: Sequence[int], digits: Sequence[int], length: int, rng: random.Random
+) -> tuple[list[int], list[bool]]:
     """Exactly `length` random tokens that repeat (a span, a gap, the span again, ...), and which of them can be known.
 
     Nothing but looking back predicts the second copy, so these rows teach a small model to look back soon; spans of

@@ -205,7 +205,8 @@ class Stage:
 # nats a token) and found one key in ten; copying rows and heavier answers taught both. After the second it found the
 # keys at the two ends of a document, where most of them had been, and few between: the third puts them anywhere.
 # What Muon made was sharp: interpolated by four, its perplexity rose fivefold, and tuning hardly mended it. AdamW with a
-# strong decay shrinks the weights to a quarter and then to a tenth of what Muon left, learning all the while.
+# strong decay, learning all the while, leaves weights of less than half the size; after 60 steps of tuning at a stretch
+# of four the perplexity was 24.5 once it had done 500 steps of this stage, and 14.8 once it had done 1,000.
 STAGES = (
     Stage(
         steps=1500, retrieval=0.4, copying=0.0, answer_weight=1.0, muon_rate=0.02, adam_rate=3e-3, schedule="level",
@@ -220,7 +221,7 @@ STAGES = (
         schedule="falling",
     ),
     Stage(
-        steps=3500, retrieval=0.3125, copying=0.125, answer_weight=10.0, muon_rate=None, adam_rate=1.5e-3,
+        steps=3000, retrieval=0.3125, copying=0.125, answer_weight=10.0, muon_rate=None, adam_rate=1.5e-3,
         schedule="cosine", decay=0.5,
     ),
 )  # fmt: skip

@@ -15,15 +15,18 @@ import numpy as np
 
 from ropewalk.errors import DataError
 from ropewalk.model.load import TextCodec
-from ropewalk.pilot.corpus import PILOT, retrieval_documents, training_texts
+from ropewalk.pilot.corpus import PILOT, copying_row, retrieval_documents, training_texts
 from ropewalk.text.documents import text_sha256
 from ropewalk.text.sources import Sources, sources
 from ropewalk.text.summaries import SummaryDocument, reports_in, summary_room
 from ropewalk.train.recipe import RECIPES, Recipe
 from ropewalk.train.rows import Row, Rows, SummaryRows, TokenRows, joined_rows, joined_tokens
 
-PILOT_RETRIEVAL_SHARE = 0.3  # of the pilot's rows: without any, a model this small unlearns retrieval
-PILOT_ANSWER_WEIGHT = 10.0  # of a token of an answer in them, beside any other token
+# Interpolation takes from a model this small the heads that look one token back, and retrieval with them; text alone
+# brings them back slowly. Repeated spans teach the first, passkeys the second: see docs/results.md.
+PILOT_RETRIEVAL_SHARE = 0.6  # of the pilot's rows are no text
+PILOT_COPYING_SHARE = 0.3  # of those are spans that repeat, the others passkey documents
+PILOT_ANSWER_WEIGHT = 20.0  # of a token of an answer in them, beside any other token
 FEW_LONG = 0.5  # a share of tokens in long documents below this is worth a warning
 
 
@@ -51,7 +54,7 @@ def training_rows(
 ) -> tuple[TokenRows | SummaryRows, TextsRead]:
     """The rows to train on, and what was read for them: no more documents than the run needs, files in random order.
 
-    The pilot's corpus has retrieval documents mixed in. Raises DataError when the texts do not fill a row.
+    The pilot's corpus has retrieval documents and spans that repeat mixed in. Raises DataError when the texts do not fill a row.
     """
     if recipe.epochs:
         return _summary_rows(codec, data, recipe, seed)
@@ -66,7 +69,12 @@ def training_rows(
         piece=recipe.window.original if recipe.mixed else 0,
     )  # fmt: skip
     if builtin:
-        rows.retrieval = lambda size, rng: _passkeys(codec, size, rng)
+        vocabulary, digits = _known_tokens(codec)
+        rows.retrieval = lambda size, rng: (
+            _copies(vocabulary, digits, size, rng)
+            if rng.random() < PILOT_COPYING_SHARE
+            else _passkeys(codec, size, rng)
+        )
         rows.retrieval_share = PILOT_RETRIEVAL_SHARE
     return rows, read
 
@@ -95,6 +103,19 @@ def _passkeys(codec: TextCodec, length: int, rng: random.Random) -> Row:
             for document in retrieval_documents(codec, codec.bos, length, rng)
         ]
     )
+
+
+def _known_tokens(codec: TextCodec) -> tuple[list[int], list[int]]:
+    """The tokens that stand for text, and those of the ten digits."""
+    special = set(codec.tokenizer.all_special_ids)
+    vocabulary = [token for token in range(min(len(codec.tokenizer), codec.vocabulary)) if token not in special]
+    return vocabulary, [codec.encode(str(digit))[-1] for digit in range(10)]
+
+
+def _copies(vocabulary: Sequence[int], digits: Sequence[int], length: int, rng: random.Random) -> Row:
+    """A row of random spans that repeat; what cannot be known is no target."""
+    tokens, known = copying_row(vocabulary, digits, length, rng)
+    return Row(np.array(tokens, dtype=np.int64), np.array(known, dtype=np.float32))
 
 
 def _summary_rows(
@@ -179,6 +200,7 @@ def for_record(rows: TokenRows | SummaryRows, read: TextsRead, recipe: Recipe) -
             "tokens_in_long_documents": read.tokens_beyond(recipe.window.original),
             "share_in_long_documents": round(read.share_beyond(recipe.window.original), 4),
             "retrieval_share": rows.retrieval_share,
+            "copying_share": PILOT_COPYING_SHARE if rows.retrieval else 0.0,
             "answer_weight": PILOT_ANSWER_WEIGHT if rows.retrieval else 1.0,
         }
     if recipe.chunks > 1:

@@ -165,7 +165,7 @@ def _require_effect(recipe: Recipe) -> None:
 
 
 def default_learning_rate(parameters: int) -> float:
-    """The paper's by size: 2e-5, or 1e-5 from 33B. Below 100 M, 5e-4: see docs/results.md for what the pilot bears."""
+    """The paper's by size: 2e-5, or 1e-5 from 33B. Below 100 M, 1e-3: see docs/results.md for what the pilot bears."""
     if parameters < SMALL:
-        return 5e-4
+        return 1e-3
     return 2e-5 if parameters < LARGE else 1e-5
