@@ -1,8 +1,11 @@
 """What people write on a command line, as values: 8k, 4GB, a,b,c."""
 
 import re
+from typing import TypeVar
 
 from ropewalk.errors import DataError
+
+Number = TypeVar("Number", int, float)
 
 
 def tokens(text: str) -> int:
@@ -57,16 +60,20 @@ def token_list(text: str) -> list[int]:
     return [tokens(part.strip()) for part in text.split(",") if part.strip()]
 
 
-def counts(text: str) -> int | list[int]:
-    """A whole number, or several separated by commas. Raises DataError for anything else.
+def numbers(option: str, text: str, kind: type[Number]) -> Number | list[Number]:
+    """A number, or several separated by commas. Raises DataError for anything else.
 
-    >>> counts("50"), counts("150, 50")
-    (50, [150, 50])
+    >>> numbers("--steps", "50", int), numbers("--learning-rate", "1e-3, 5e-4", float)
+    (50, [0.001, 0.0005])
     """
     try:
-        found = [int(part) for part in text.split(",")]
+        found = [kind(part) for part in text.split(",")]
     except ValueError:
-        raise DataError(f"{text!r} is no number of steps.\n  Give a whole number, or several: 150,50.") from None
+        whole = "whole numbers" if kind is int else "numbers"
+        raise DataError(
+            f"{option} is {text!r}.\n  Expected {whole}, separated by commas where there are several.\n"
+            "  Give one, or one for each target in their order."
+        ) from None
     return found[0] if len(found) == 1 else found
 
 

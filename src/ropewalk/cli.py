@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from ropewalk.answers import show
-from ropewalk.arguments import counts, device_memory, maybe_tokens, memory, spread_data, token_list, tokens, words
+from ropewalk.arguments import device_memory, maybe_tokens, memory, numbers, spread_data, token_list, tokens, words
 from ropewalk.errors import RopeError, RopewalkError
 from ropewalk.progress import TerminalProgress
 from ropewalk.record import as_json as json_text
@@ -480,6 +480,10 @@ def run(
             "parameters.",
         ),
     ] = None,
+    learning_rate: Annotated[
+        str | None,
+        typer.Option("--learning-rate", help="The same for the learning rate. Default: the recipe's for the size."),
+    ] = None,
     dtype: Dtype = None,
     device: Device = None,
     seed: Seed = 0,
@@ -493,8 +497,9 @@ def run(
     progress = TerminalProgress(console)
     record = piped(
         model, to=None if to is None else token_list(to), method=[m.strip() for m in method.split(",") if m.strip()],
-        out=out, data=data or None, steps=None if steps is None else counts(steps), dtype=dtype, device=device, seed=seed,
-        resume=resume, progress=progress,
+        out=out, data=data or None, dtype=dtype, device=device, seed=seed,
+        steps=None if steps is None else numbers("--steps", steps, int),
+        learning_rate=None if learning_rate is None else numbers("--learning-rate", learning_rate, float), resume=resume, progress=progress,
     )  # fmt: skip
     show(comparison_table(out, record))
     show(f"page: {out / REPORT}\nto start over: rm -r {out}")

@@ -75,6 +75,7 @@ def run(
     out: str | Path,
     data: Sequence[str | Path] | None = None,
     steps: int | Sequence[int] | None = None,
+    learning_rate: float | Sequence[float] | None = None,
     dtype: str | None = None,
     device: str | None = None,
     seed: int = 0,
@@ -84,9 +85,9 @@ def run(
     """The whole way in one call; gives the record, whose "children" are the folders of every stage.
 
     `to` None: four times the model's window. `data` None: the built-in texts; else the last tenth of the documents
-    (of the tokens, if there is one document) is held out for evaluation and never trained on. `steps` is what every arm
-    takes, or one number for each target, in their order; None: 1000, or 150 for a model below 100 M parameters, whose
-    arms take 4,096 tokens a step. Every stage goes on where it stopped with `resume`.
+    (of the tokens, if there is one document) is held out for evaluation and never trained on. `steps` and
+    `learning_rate` are every arm's, or one number for each target, in their order; None: the recipe's rate, and 1000
+    steps, or 150 for a model below 100 M parameters, whose arms take 4,096 tokens a step. Every stage goes on where it stopped with `resume`.
 
     >>> study = run("pilot", to=[512], method=["pi"], steps=1, out=folder / "study")
     >>> study.resolved["children"]
@@ -98,7 +99,7 @@ def run(
     given: dict[str, Any] = {
         "model": str(model), "to": None if to is None else list(to), "method": list(method),
         "data": None if data is None else [str(d) for d in data], "dtype": dtype, "device": device,
-        "steps": steps if steps is None or isinstance(steps, int) else list(steps), "seed": seed,
+        "steps": _plain(steps), "learning_rate": _plain(learning_rate), "seed": seed,
     }  # fmt: skip
     if streamed := [str(one) for one in data or () if str(one).startswith(HUB)]:
         raise DataError(
@@ -117,11 +118,14 @@ def run(
     for name in method:
         for target in targets:
             planned_extension(model, target, name)  # every arm is refused here, before any work
-    steps_at = _steps_at(
-        list(to) if to else targets, steps, SMALL_STEPS if checkpoint.parameters < SMALL else PAPER_STEPS
-    )
+    usual = SMALL_STEPS if checkpoint.parameters < SMALL else PAPER_STEPS
+    asked = list(to) if to else targets
+    steps_at = _by_target("--steps", asked, usual if steps is None else steps)
+    rates = _by_target("--learning-rate", asked, learning_rate)
     for target, count in steps_at.items():
-        resolved_recipe("paper", parameters=checkpoint.parameters, length=target, steps=count)
+        resolved_recipe(
+            "paper", parameters=checkpoint.parameters, length=target, steps=count, learning_rate=rates[target]
+        )
     codec = load_codec(checkpoint)
     split = None if data is None else _split(codec, [Path(d) for d in data], max(targets))
     make_folder(out)
@@ -134,7 +138,7 @@ def run(
         seed=seed,
         inputs=[] if data is None else [input_file(f) for f in document_files([Path(d) for d in data])],
     )  # fmt: skip
-    arms = _Arms(model, tuple(method), steps_at, window, dtype, device, seed, progress, codec)
+    arms = _Arms(model, tuple(method), steps_at, rates, window, dtype, device, seed, progress, codec)
     with record.recorded(out):
         texts = (PILOT, PILOT) if split is None else _written_split(out / "data", split)
         _do_all(Stages(out, record, progress), arms, *texts)
@@ -142,16 +146,21 @@ def run(
     return record
 
 
-def _steps_at(targets: Sequence[int], steps: int | Sequence[int] | None, usual: int) -> dict[int, int]:
-    """Steps by target, the shortest first. Raises DataError when there are neither as many as targets nor one for all."""
-    counts = [usual] if steps is None else [steps] if isinstance(steps, int) else list(steps)
-    if len(counts) not in (1, len(targets)):
+def _plain(given: Any) -> Any:
+    """As JSON has it."""
+    return list(given) if isinstance(given, Sequence) else given
+
+
+def _by_target(name: str, targets: Sequence[int], given: Any) -> dict[int, Any]:
+    """One value for each target, the shortest first. Raises DataError when there is neither one for all nor for each."""
+    values = list(given) if isinstance(given, Sequence) else [given]
+    if len(values) not in (1, len(targets)):
         raise DataError(
-            f"--steps has {len(counts)} numbers, and there are {len(targets)} targets: {', '.join(map(str, targets))}.\n"
-            "  Arms of one target are compared, so each target has steps of its own, or all have the same.\n"
+            f"{name} has {len(values)} numbers, and there are {len(targets)} targets: {', '.join(map(str, targets))}.\n"
+            "  Arms of one target are compared, so each target has a number of its own, or all have the same.\n"
             "  Give one number, or one for each target in their order."
         )
-    return dict(sorted(zip(targets, counts * (len(targets) // len(counts)), strict=True)))
+    return dict(sorted(zip(targets, values * (len(targets) // len(values)), strict=True), key=lambda pair: pair[0]))
 
 
 def _earlier_stages(out: Path) -> list[dict[str, Any]]:
@@ -172,6 +181,7 @@ class _Arms:
     model: str | Path
     methods: tuple[str, ...]
     steps_at: dict[int, int]  # of each target
+    rates: dict[int, float | None]  # likewise
     window: int
     dtype: str | None
     device: str | None
@@ -209,7 +219,7 @@ class _Arms:
         sequences = max(1, SMALL_BATCH // target)
         batch = sequences * target if open_checkpoint(model).parameters < SMALL else None
         return lambda folder, resume: tune(
-            model, out=folder, data=[text], steps=self.steps_at[target], batch_tokens=batch, dtype=self.dtype, device=self.device, seed=self.seed,
+            model, out=folder, data=[text], steps=self.steps_at[target], learning_rate=self.rates[target], batch_tokens=batch, dtype=self.dtype, device=self.device, seed=self.seed,
             allow_short_documents=text != PILOT, resume=resume, progress=self.progress,
         )  # fmt: skip
 
