@@ -7,7 +7,7 @@ DEMO ?= demo
 .PHONY: demo test test-fast test-families test-runtimes check pilot clean
 
 demo: $(VENV)/core
-	$(BIN)/ropewalk run --to 1024,2048 --steps 160,100 --learning-rate 1e-3,5e-4 --out $(DEMO) --resume
+	$(BIN)/ropewalk run --to 1024,2048 --steps 180,90 --learning-rate 1e-3,6e-4 --out $(DEMO) --resume
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest

