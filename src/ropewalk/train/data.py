@@ -26,9 +26,7 @@ from ropewalk.train.rows import Row, Rows, SummaryRows, TokenRows, joined_rows, 
 # brings them back slowly. Repeated spans teach the first, passkeys the second: see docs/results.md.
 PILOT_RETRIEVAL_SHARE = 0.5  # of the pilot's rows are no text
 PILOT_COPYING_SHARE = 0.3  # of those are spans that repeat, the others passkey documents
-PILOT_AT_ENDS = (
-    0.25  # of those have their key at one of their ends more often, where cells of the evaluation's grid meet
-)
+PILOT_AT_ENDS = 0.25  # of those have their keys at the two ends more often, where cells of the grid meet
 PILOT_ANSWER_WEIGHT = 12.0  # of a token of an answer in them, beside any other token
 FEW_LONG = 0.5  # a share of tokens in long documents below this is worth a warning
 
