@@ -7,7 +7,7 @@ from typing import Any
 
 from ropewalk.checkpoint.card import CARD, card
 from ropewalk.checkpoint.families import FULL_ATTENTION, assert_scalable, layer_notes
-from ropewalk.checkpoint.files import INDEX
+from ropewalk.checkpoint.files import INDEX, WEIGHTS
 from ropewalk.checkpoint.folder import (
     Checkpoint,
     copy_companions,
@@ -151,7 +151,7 @@ def fill(folder: Path, extension: Extension) -> None:
     write_config(folder / "config.json", extension.config)
     for name in checkpoint.weight_files:
         link_or_copy(checkpoint.folder / name, folder / name)
-    if (checkpoint.folder / INDEX).is_file():
+    if checkpoint.weight_files != (WEIGHTS,):
         shutil.copyfile(checkpoint.folder / INDEX, folder / INDEX)
     copy_companions(checkpoint, folder, window.target)
     write_trained_on(folder, (), checkpoint.folder)

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
+from ropewalk.atomic import write_text
 from ropewalk.errors import CheckpointError, DataError
 from ropewalk.model.budget import free_bytes
 from ropewalk.model.engine import Engine, Lean, Stock, lean_engine
 from ropewalk.model.head import BodyAndHead
 from ropewalk.planning.shapes import Shape, shape_of
 from ropewalk.progress import Progress
-from ropewalk.record import write_text
 from ropewalk.train.batches import batches, counted
 from ropewalk.train.meter import Meter, known_shape, shown
 from ropewalk.train.recipe import SMALL, Recipe
