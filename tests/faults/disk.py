@@ -80,7 +80,7 @@ class Disk:
         self._native()
         sys.addaudithook(self._heard)
 
-    def operation(self, half: Callable[[], Any] | None = None) -> None:
+    def operation(self, half: Callable[[], Any] | None = None, *, removes: bool = False) -> None:
         """One operation is about to begin; `half` does half of it."""
         self.count += 1
         match self.fault:
@@ -90,7 +90,8 @@ class Disk:
                     half()
                 os.kill(os.getpid(), signal.SIGKILL)
             case Fails(at, error, stays) if at == self.count or (stays and self.count > at):
-                raise OSError(error, os.strerror(error))
+                if not removes or error in (READ_ONLY, BROKEN):  # a full disk lets go of what it has
+                    raise OSError(error, os.strerror(error))
             case Slow(seconds):
                 time.sleep(seconds)
             case Does(at, what, arguments) if at == self.count:
@@ -109,7 +110,7 @@ class Disk:
     def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in _EVENTS:
             if any(self._is_here(path) for path in arguments[:2] if isinstance(path, str | os.PathLike)):
-                self.operation()
+                self.operation(removes=event in ("os.remove", "os.rmdir"))
         elif event == "open" and _opens_to_write(arguments) and self._is_here(arguments[0]):
             self.operation()
 

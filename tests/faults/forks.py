@@ -69,13 +69,13 @@ def _serve() -> None:
         child = os.fork()
         if child == 0:
             answers.close()
-            _run(*pickle.loads(base64.b64decode(line)))
+            run(*pickle.loads(base64.b64decode(line)))
         _, status = os.waitpid(child, 0)
         answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
         answers.flush()
 
 
-def _run(work: Callable[..., Any], arguments: tuple[Any, ...], log: str) -> None:
+def run(work: Callable[..., Any], arguments: tuple[Any, ...], log: str) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

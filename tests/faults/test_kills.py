@@ -14,7 +14,7 @@ VERBS = (
     "extend", "extend by copying", "extend into an empty folder", "extend below new folders", "report", "export",
     "evaluate", "tune",
 )  # fmt: skip
-SIZES = 12  # limits on the size of a file, for each verb
+SIZES = 24  # limits on the size of a file, for each verb
 
 
 @pytest.mark.faults

@@ -5,7 +5,7 @@ import os
 import sys
 
 from tests.faults.disk import Disk, Fault
-from tests.faults.forks import bounded
+from tests.faults.forks import bounded, run
 
 
 def verb(*arguments: object) -> None:
@@ -45,3 +45,13 @@ def remove(path: str) -> None:
 
 def cut(path: str) -> None:
     os.truncate(path, os.path.getsize(path) - 1)
+
+
+def other(log: str, code: str, *arguments: object) -> None:
+    """The same verb by another process, from beginning to end, while this one waits; its exit code goes to a file."""
+    child = os.fork()
+    if child == 0:
+        run(verb, arguments, log)
+    _, status = os.waitpid(child, 0)
+    with open(code, "w") as file:
+        file.write(str(os.waitstatus_to_exitcode(status)))

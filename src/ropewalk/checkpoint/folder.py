@@ -20,7 +20,7 @@ from ropewalk.checkpoint.files import (
     require_plain_companions,
 )
 from ropewalk.checkpoint.headers import StoredTensor
-from ropewalk.checkpoint.inside import require_inside, require_readable, unreadable
+from ropewalk.checkpoint.inside import require_inside, unreadable
 from ropewalk.checkpoint.rope_blocks import SIDES, text_section
 from ropewalk.checkpoint.rope_config import read_ropes
 from ropewalk.checkpoint.trained_on import TRAINED_ON, trained_on
@@ -149,15 +149,43 @@ def pilot_folder() -> Path:
     return Path(__file__).resolve().parents[1] / "pilot" / "checkpoint"
 
 
-def link_or_copy(source: Path, destination: Path) -> None:
-    """A second name for the file itself, behind any symlinks; a copy where the file system cannot link."""
+def link_or_copy(source: Path, destination: Path, size: int) -> None:
+    """A second name for the file itself, behind any symlinks; a copy where the file system cannot link.
+
+    `size` is what it had when its header was checked. Raises CheckpointError when it has gone or changed since.
+    """
     resolved = source.resolve()
     try:
         os.link(resolved, destination)
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES):
+            _require_there(source, error)
             raise
-        shutil.copyfile(resolved, destination)
+        copied(resolved, destination)
+    if (now := destination.stat().st_size) != size:
+        raise _changed(source, f"it had {size:,} bytes when its header was read, and now {now:,}")
+
+
+def copied(source: Path, destination: Path) -> None:
+    """A copy. Raises CheckpointError when the source has gone, as a disk that is pulled out or a download that is moved."""
+    try:
+        shutil.copyfile(source, destination)
+    except OSError as error:
+        _require_there(source, error)
+        raise
+
+
+def _require_there(source: Path, error: OSError) -> None:
+    if error.errno == errno.ESTALE or not os.access(source, os.R_OK):
+        raise _changed(source, "it has gone, or may not be read any more") from None
+
+
+def _changed(source: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{source} changed while it was at work on: {what}.\n"
+        "  A source is read as it lies, and was whole when this began; nothing was made of it.\n"
+        "  See what else writes to that folder, then start again."
+    )
 
 
 def write_config(path: Path, config: dict[str, Any]) -> None:
@@ -175,8 +203,7 @@ def copy_companions(checkpoint: Checkpoint, folder: Path, window: int) -> None:
         source = checkpoint.folder / name
         if not source.is_file():
             continue
-        require_readable(source)
-        shutil.copyfile(source, folder / name)
+        copied(source, folder / name)
         if name in _LENGTH_KEYS:
             # a number of more digits than any window has says "no limit", and stays
             pattern = re.compile(rf'("{_LENGTH_KEYS[name]}"\s*:\s*)(\d{{1,15}})(?:\.0)?(?=\s*[,}}])'.encode())

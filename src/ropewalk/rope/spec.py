@@ -1,7 +1,10 @@
 """All that decides how positions turn in one kind of layer."""
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+import numpy as np
 
 from ropewalk.errors import RopeError
 from ropewalk.rope.frequencies import Frequencies
@@ -67,6 +70,22 @@ class RopeSpec:
         if isinstance(self.scaling, LongRope):
             for name in ("short_factor", "long_factor"):
                 self._require_each_pair(name, len(getattr(self.scaling, name)))
+        if not self._turns():
+            raise RopeError(
+                f"no rotation follows from {self.in_words()}.\n"
+                "  Each pair must come out with a frequency above 0, and attention with a factor above 0.\n"
+                "  One of these numbers is out of all proportion: correct it in config.json or in the method's options."
+            )
+
+    def _turns(self) -> bool:
+        """Whether frequencies and factor are numbers that something can be turned and scaled by."""
+        try:
+            with np.errstate(all="ignore"):
+                found = self.frequencies()
+        except (ArithmeticError, ValueError):
+            return False
+        factor = found.attention_factor
+        return bool(np.isfinite(found.inverse_F).all() and (found.inverse_F > 0).all()) and 0 < factor < math.inf
 
     def _require_each_pair(self, name: str, count: int) -> None:
         """One divisor would be taken for all pairs, without a word; other counts would fail in the midst of work."""

@@ -169,7 +169,7 @@ def write_tuned(out: Path, loaded: LoadedModel, subject: dict[str, Any], trained
             os.replace(path, out / path.name)
         shutil.rmtree(out / "weights")
         copy_companions(checkpoint, out, checkpoint.rope.window.target)
-        (out / CARD).write_text(_card(checkpoint, subject, trained), encoding="utf-8")
+        (out / CARD).write_text(_card(checkpoint, subject, trained), encoding="utf-8", errors="replace")
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write {out}: {error}.\n  Free some space, then go on with --resume.") from error
     write_config(out / "config.json", written(checkpoint.config, checkpoint.rope))
