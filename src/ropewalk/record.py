@@ -27,7 +27,7 @@ from ropewalk.reading import parsed_json, read_bounded, shown
 VERSION = 1
 FILE = "run.json"
 MAX_RECORD = 64 * 1024 * 1024  # bytes; one of a long evaluation has about one hundredth of it
-_KINDS = {"command": str, "given": dict, "resolved": dict, "ropes": dict, "results": list}
+_KINDS = {"command": str, "given": dict, "resolved": dict, "results": list}
 PACKAGES = (
     "ropewalk", "torch", "transformers", "tokenizers", "safetensors", "numpy", "peft", "datasets", "pyarrow", "lm_eval",
     "rouge_score",
