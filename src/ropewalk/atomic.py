@@ -1,7 +1,7 @@
 """Files and folders that appear whole or not at all, each made by one process at a time.
 
-What is being made lies beside its place, under a name that no one takes for it: `.NAME.` and eight signs more. It is
-locked for as long as its maker lives (flock, which the system lets go of with the process: there is no lock file that
+What is being made lies beside its place, under a name that no one takes for it, and that is ours alone, so that it may
+be cleared away: `.NAME.ropewalk-` and eight signs more. It is locked for as long as its maker lives (flock, which the system lets go of with the process: there is no lock file that
 could be left behind), so that what a killed process left can be told from what another is still making.
 """
 
@@ -21,8 +21,13 @@ try:
 except ImportError:  # not POSIX: no locks, and what is found unfinished is left alone
     fcntl = None
 
-UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}")  # what tempfile makes of ".NAME."
+UNFINISHED = re.compile(r"\..+\.ropewalk-[a-z0-9_]{8}")
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
+
+
+def beside_prefix(path: Path) -> str:
+    """How the name of what is to be `path` begins while it is unfinished; eight signs follow."""
+    return f".{path.name}.ropewalk-"
 
 
 def write_text(path: Path, text: str, *, new: bool = False) -> None:
@@ -31,7 +36,7 @@ def write_text(path: Path, text: str, *, new: bool = False) -> None:
     With `new`, a file that has appeared there meanwhile is left alone, and that is an OutputError too.
     """
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=beside_prefix(path))
         beside = Path(name)
         try:
             locked(handle)
@@ -115,7 +120,7 @@ def folder_beside(out: Path) -> Iterator[Path]:
     """An empty folder beside `out` to fill, locked; gone at the end unless it was renamed. Raises OutputError."""
     while True:
         try:
-            beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+            beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=beside_prefix(out)))
         except OSError as error:
             raise OutputError(
                 f"cannot write in {out.parent}: {error.strerror}.\n"
@@ -137,11 +142,12 @@ def folder_beside(out: Path) -> Iterator[Path]:
 
 def is_unfinished(path: Path, of: str = "") -> bool:
     """Whether a name is that of something unfinished; with `of`, of something that was to have that name."""
-    return UNFINISHED.fullmatch(path.name) is not None and path.name.startswith(f".{of}")
+    begins = beside_prefix(path.with_name(of)) if of else "."
+    return UNFINISHED.fullmatch(path.name) is not None and path.name.startswith(begins)
 
 
 def remove_unfinished(folder: Path, of: str = "") -> None:
-    """Removes from `folder` what a killed process was about to rename into place; with `of`, as a file of that name.
+    """Removes from `folder` what a killed process was about to rename into place; with `of`, only what was to be `of`.
 
     What a living process holds stays.
     """

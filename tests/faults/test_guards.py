@@ -41,15 +41,16 @@ def test_work_that_another_did_meanwhile_is_not_done_over(tmp_path: Path, status
 
 
 def test_what_a_killed_process_left_is_cleared_away_and_what_a_living_one_makes_is_not(tmp_path: Path) -> None:
-    dead, alive = tmp_path / ".out.abcd1234", tmp_path / ".out.efgh5678"
+    dead, alive = tmp_path / ".out.ropewalk-abcd1234", tmp_path / ".out.ropewalk-efgh5678"
     for folder in (dead, alive):
         folder.mkdir()
         (folder / "half").write_text("")
-    (tmp_path / ".run.json.ijkl9012").write_text("{")
-    (tmp_path / ".hidden").write_text("of the user")
+    (tmp_path / ".run.json.ropewalk-ijkl9012").write_text("{")
+    for name in (".hidden", ".out.original", ".out.backup12"):
+        (tmp_path / name).write_text("of the user")
     with alone_in(alive):
         remove_unfinished(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", alive.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", ".out.backup12", ".out.original", alive.name]
 
 
 def test_a_page_that_appeared_meanwhile_is_left_alone(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_a_folder_that_appeared_meanwhile_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_half_made_texts_are_no_texts(tmp_path: Path) -> None:
-    for folder in (".data.abcd1234", "data", ".notes"):
+    for folder in (".data.ropewalk-abcd1234", "data", ".notes"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "train.jsonl").write_text('{"text": "a"}\n')
     found = [path.parent.name for path in document_files([tmp_path])]

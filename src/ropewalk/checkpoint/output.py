@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ropewalk.atomic import folder_beside, is_unfinished, remove_unfinished, sync_folder
+from ropewalk.atomic import beside_prefix, folder_beside, is_unfinished, remove_unfinished, sync_folder
 from ropewalk.errors import OutputError
 from ropewalk.reading import parsed_json, read_bounded
 from ropewalk.record import FILE, MAX_RECORD, Run, read_run
@@ -99,7 +99,7 @@ def make_folder(out: Path) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Removes a folder. A kill on the way leaves it whole, or under a name that `remove_unfinished` knows."""
-    aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    aside = folder.with_name(f"{beside_prefix(folder)}{secrets.token_hex(4)}")
     with contextlib.suppress(OSError):
         os.rename(folder, aside)
         shutil.rmtree(aside, ignore_errors=True)
@@ -113,7 +113,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
     """
     make_folder(out.parent)
     try:
-        remove_unfinished(out.parent, f"{out.name}.")
+        remove_unfinished(out.parent, out.name)
         with folder_beside(out) as beside:
             yield beside
             os.chmod(beside, 0o755)

@@ -62,7 +62,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
             "  Make the folder, or name another page with --out."
         )
     text = page(sources([Path(run) for run in runs]))
-    remove_unfinished(out.parent, f"{out.name}.")
+    remove_unfinished(out.parent, out.name)
     write_text(out, text, new=True)
     return out
 
