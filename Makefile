@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test test-fast test-families test-runtimes check pilot clean
+.PHONY: demo test test-fast test-families test-runtimes test-faults check pilot clean
 
 demo: $(VENV)/core
 	$(BIN)/ropewalk run --to 1024,2048 --steps 180,90 --learning-rate 1e-3,6e-4 --out $(DEMO) --resume
@@ -13,11 +13,16 @@ test: $(VENV)/ready
 	$(BIN)/python -m pytest
 
 test-fast: $(VENV)/ready
-	$(BIN)/python -m pytest -m "not model and not gpu and not families and not clients"
+	$(BIN)/python -m pytest -m "not model and not gpu and not families and not clients and not faults"
 
 # Every model type of transformers with every method: about a quarter of an hour.
 test-families: $(VENV)/ready
 	$(BIN)/python -m pytest -q tests/families -m "families or not families"
+
+# Kills at every write, failing disks, hostile files and fuzzed inputs; the full count is FUZZ=1000000.
+FUZZ ?= 100000
+test-faults: $(VENV)/ready
+	$(BIN)/python -m pytest -q tests/faults -m "faults or not faults" --fuzz $(FUZZ)
 
 # Real serving runtimes, each in an environment of its own; llama.cpp is built from source, which takes minutes.
 CLIENTS := build/clients

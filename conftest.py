@@ -1,7 +1,11 @@
-"""For the examples in docstrings: `folder`, an empty folder of their own, and `quietly`, which hides what is in the way."""
+"""For the examples in docstrings: `folder`, an empty folder of their own. And how much is fuzzed."""
 
 import hypothesis
 import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz", type=int, default=100_000, help="inputs for tests/faults/test_fuzz.py, over all readers")
 
 
 @pytest.fixture(autouse=True)

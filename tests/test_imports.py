@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    "errors", "names", "rope", "runtimes", "record", "progress", "checkpoint", "extension", "exporting", "inspection", "checking",
+    "errors", "names", "reading", "atomic", "rope", "runtimes", "record", "progress", "checkpoint", "extension", "exporting", "inspection", "checking",
     "planning",
     "text", "pilot", "model", "train", "evals", "reports", "pipeline", "arguments", "answers", "tables", "cli", "__main__",
 )  # fmt: skip
@@ -15,6 +15,8 @@ HEAVY = {"torch", "transformers", "safetensors", "tokenizers"}
 LIGHT_LAYERS = {
     "errors",
     "names",
+    "reading",
+    "atomic",
     "rope",
     "runtimes",
     "record",
@@ -64,7 +66,7 @@ def test_light_layers_do_not_import_the_frameworks(path: Path) -> None:
 def test_reports_do_not_know_what_made_the_records() -> None:
     for path in (PACKAGE / "reports").glob("*.py"):
         names = {name.split(".")[1] for name in imported(path) if name.startswith("ropewalk.")}
-        assert names <= {"reports", "record", "errors", "rope", "names"}
+        assert names <= {"reports", "record", "errors", "rope", "names", "reading", "atomic"}
 
 
 def test_no_verb_is_hidden_by_a_module_of_its_name() -> None:

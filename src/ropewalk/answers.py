@@ -6,9 +6,11 @@ import os
 import sys
 
 from rich.console import Console
+from rich.segment import Segment, Segments
 from rich.table import Table
 
 from ropewalk.errors import OutputError
+from ropewalk.names import printable
 
 
 def show(answer: str | Table) -> None:
@@ -18,9 +20,11 @@ def show(answer: str | Table) -> None:
     """
     try:
         if isinstance(answer, str):
-            print(answer)
+            print(printable(answer))
         else:
-            Console().print(answer)
+            console = Console()
+            parts = (part for part in console.render(answer) if not part.control)
+            console.print(Segments(Segment(printable(part.text), part.style) for part in parts), end="")
         print(end="", flush=True)
     except OSError as error:
         if error.errno == errno.EPIPE:

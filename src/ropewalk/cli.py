@@ -12,6 +12,7 @@ from rich.console import Console
 from ropewalk.answers import show
 from ropewalk.arguments import device_memory, maybe_tokens, memory, numbers, spread_data, token_list, tokens, words
 from ropewalk.errors import RopeError, RopewalkError
+from ropewalk.names import printable
 from ropewalk.progress import TerminalProgress
 from ropewalk.record import as_json as json_text
 from ropewalk.rope.methods import METHODS
@@ -75,9 +76,8 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(*arguments, **options)
         except RopewalkError as error:
-            console.print(
-                f"{type(error).__name__}: {error}", style="red", highlight=False, markup=False, soft_wrap=True
-            )
+            said = printable(f"{type(error).__name__}: {error}")
+            console.print(said, style="red", highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(MISTAKE) from None
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):

@@ -1,15 +1,15 @@
 """`ropewalk extend`: a checkpoint in, the same checkpoint with a longer window out, in a second."""
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.card import CARD, card
 from ropewalk.checkpoint.families import FULL_ATTENTION, assert_scalable, layer_notes
-from ropewalk.checkpoint.files import INDEX
+from ropewalk.checkpoint.files import INDEX, WEIGHTS
 from ropewalk.checkpoint.folder import (
     Checkpoint,
+    copied,
     copy_companions,
     link_or_copy,
     open_checkpoint,
@@ -150,13 +150,14 @@ def fill(folder: Path, extension: Extension) -> None:
     checkpoint, window = extension.checkpoint, extension.after.window
     write_config(folder / "config.json", extension.config)
     for name in checkpoint.weight_files:
-        link_or_copy(checkpoint.folder / name, folder / name)
-    if (checkpoint.folder / INDEX).is_file():
-        shutil.copyfile(checkpoint.folder / INDEX, folder / INDEX)
+        size = max(tensor.stop for tensor in checkpoint.tensors[name])
+        link_or_copy(checkpoint.folder / name, folder / name, size)
+    if checkpoint.weight_files != (WEIGHTS,):
+        copied(checkpoint.folder / INDEX, folder / INDEX)
     copy_companions(checkpoint, folder, window.target)
     write_trained_on(folder, (), checkpoint.folder)
     text = card(subject_of(checkpoint)["name"], extension.method, extension.before, extension.after)
-    (folder / CARD).write_text(text, encoding="utf-8")
+    (folder / CARD).write_text(text, encoding="utf-8", errors="replace")
 
 
 def _record(extension: Extension) -> Run:

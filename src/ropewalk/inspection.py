@@ -5,10 +5,10 @@ from typing import Any
 
 from ropewalk.checkpoint.families import layer_notes
 from ropewalk.checkpoint.folder import open_checkpoint
-from ropewalk.checkpoint.rope_blocks import text_section
+from ropewalk.checkpoint.rope_blocks import SIDES, text_section
 from ropewalk.checkpoint.rope_config import contradictions
 from ropewalk.checkpoint.subject import subject_of
-from ropewalk.errors import CheckpointError
+from ropewalk.checkpoint.values import count
 from ropewalk.extension import planned_extension
 from ropewalk.rope.frequencies import turns, wavelengths
 from ropewalk.rope.spec import RopeSpec
@@ -54,24 +54,15 @@ def _cost(config: dict[str, Any], parameters: int, length: int) -> dict[str, Any
     Attention multiplies 2 L^2 D numbers a layer (causal: half of queries by keys, half of weights by values), everything
     else about 2 L for every parameter. Sliding windows and latent caches, which save some of it, are not counted.
     """
-    heads = _count(config, "num_attention_heads", "n_heads") or 1
-    head_dim = _count(config, "head_dim") or _count(config, "hidden_size", "d_model") // heads
-    layers = _count(config, "num_hidden_layers", "n_layers")
-    key_heads = _count(config, "num_key_value_heads") or heads
+    said = {name: count(config, keys, "config.json") for name, keys in SIDES.items()}
+    heads, layers = said["heads"] or 1, said["layers"]
+    head_dim, key_heads = said["head_dim"] or said["hidden"] // heads, said["key_heads"] or heads
     attention = 2 * length**2 * heads * head_dim * layers
     return {
         "length": length,
         "kv_cache_bytes": 2 * 2 * layers * key_heads * head_dim * length,
         "attention_share": attention / (2 * length * parameters),
     }
-
-
-def _count(config: dict[str, Any], *keys: str) -> int:
-    """A number of layers, heads or dimensions under the first of these keys; 0 where none says it."""
-    value = next((config[key] for key in keys if config.get(key) is not None), 0)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        raise CheckpointError(f"{keys[0]} is {str(value)[:40]!r} in config.json.\n  Expected a whole number.")
-    return value
 
 
 def _described(rope: RopeSpec) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from ropewalk.names import printable
+
 LINE_EVERY = 10.0  # seconds between plain lines
 
 
@@ -69,10 +71,10 @@ class TerminalProgress(Progress):
         self._console = console
 
     def note(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(printable(text), highlight=False, markup=False)
 
     def warn(self, text: str) -> None:
-        self._console.print(f"warning: {text}", style="yellow", highlight=False, markup=False)
+        self._console.print(printable(f"warning: {text}"), style="yellow", highlight=False, markup=False)
 
     @contextlib.contextmanager
     def bar(self, title: str, total: float, done: float = 0) -> Iterator[Bar]:

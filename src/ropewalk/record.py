@@ -11,10 +11,8 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,10 +20,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ropewalk.atomic import alone_in, remove_unfinished, write_text
 from ropewalk.errors import OutputError, RecordError
+from ropewalk.reading import parsed_json, read_bounded, shown
 
 VERSION = 1
 FILE = "run.json"
+MAX_RECORD = 64 * 1024 * 1024  # bytes; one of a long evaluation has about one hundredth of it
+_KINDS = {"command": str, "given": dict, "resolved": dict, "results": list}
 PACKAGES = (
     "ropewalk", "torch", "transformers", "tokenizers", "safetensors", "numpy", "peft", "datasets", "pyarrow", "lm_eval",
     "rouge_score",
@@ -82,9 +84,28 @@ class Run:
     def recorded(self, folder: Path) -> Iterator["Run"]:
         """Writes the record at the start and at the end of a block, with how it ended.
 
-        An OSError of the block, such as a full disk, becomes an OutputError that says how to go on.
+        An OSError of the block, such as a full disk, becomes an OutputError that says how to go on. No other process can
+        do the same in this folder meanwhile. Raises OutputError where one is, or has been since it was looked at.
         """
-        self.write(folder)
+        with alone_in(folder):
+            self._require_unchanged(folder)
+            remove_unfinished(folder)
+            self.write(folder)
+            yield from self._ended(folder)
+
+    def _require_unchanged(self, folder: Path) -> None:
+        """What is there is still to be done, and is this same work: it was so before the folder was locked."""
+        if not (folder / FILE).exists():
+            return
+        there = read_run(folder)
+        if there.status == "done" or there.given != json.loads(as_json(self.given)):
+            raise OutputError(
+                f"{folder} was written to by another process just now (status {there.status}).\n"
+                "  Every output is the work of one run.\n"
+                "  Look at what is there, or give another --out."
+            )
+
+    def _ended(self, folder: Path) -> Iterator["Run"]:
         try:
             yield self
             self.finish(folder)
@@ -108,26 +129,43 @@ def read_run(folder: Path) -> Run:
     """The record in `folder`. Raises RecordError when there is none or it is not one of ours."""
     path = folder / FILE if folder.is_dir() else folder
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return run_of(read_bounded(path, MAX_RECORD), path)
     except FileNotFoundError:
         raise RecordError(
             f"no record in {folder}: {FILE} is missing.\n"
             "  Every folder made by ropewalk holds one.\n"
             "  Give a folder made by `ropewalk evaluate`, `tune` or `run`."
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RecordError(f"the record {path} cannot be read: {error}.") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, RecordError):
+            raise
+        raise RecordError(
+            f"the record {path} cannot be read: {error}.\n"
+            "  Expected the JSON that a run leaves behind.\n"
+            "  Mend the path or the permissions, or make it again."
+        ) from None
+
+
+def run_of(raw: bytes, path: Path) -> Run:
+    """The record in the text of a `run.json`. Raises RecordError, or ValueError where it is no JSON."""
+    content = parsed_json(raw)
     known = {f.name for f in dataclasses.fields(Run)}
     if not isinstance(content, dict) or content.get("version") != VERSION or not known >= content.keys():
         raise RecordError(
-            f"{path} is not a record of this version of ropewalk (version {VERSION}).\n"
+            f"{path} is not a record of this version of ropewalk.\n"
+            f"  Expected version {VERSION} and the keys that it has.\n"
             "  Make it again, or use the version that wrote it."
         )
     try:
+        for key, kind in _KINDS.items():
+            if not isinstance(content[key], kind):
+                raise TypeError(f"{key} is {shown(content[key])}")
         content["results"] = [EvalResult(**row) for row in content["results"]]
         return Run(**content)
     except (KeyError, TypeError) as error:
-        raise RecordError(f"{path} is not a whole record: {error}.\n  Make it again.") from None
+        raise RecordError(
+            f"{path} is not a whole record: {error}.\n  A record has every key, each of its kind.\n  Make it again."
+        ) from None
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -138,24 +176,6 @@ def write_json(path: Path, content: Any) -> None:
 def as_json(content: Any) -> str:
     """JSON that every reader takes: numbers that are not finite become null."""
     return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False, default=str)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes beside `path` and renames into place. Raises OutputError when the disk will not have it."""
-    try:
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(text.encode("utf-8", errors="replace"))  # JSON can hold half a surrogate pair
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(beside, 0o644)
-            os.replace(beside, path)
-        except BaseException:
-            Path(beside).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}.") from error
 
 
 def _finite(value: Any) -> Any:

@@ -36,15 +36,15 @@ MUTATIONS = [
 ]  # fmt: skip
 
 
-def caught_by(file: str, term: str, other: str) -> str | None:
-    """Name of the first test that fails with `term` exchanged; None if all pass."""
+def caught_by(file: str, term: str, other: str, *tests: str) -> str | None:
+    """Name of the first of `tests` that fails with `term` exchanged in a file of the package; None if all pass."""
     with tempfile.TemporaryDirectory() as name:
         shutil.copytree(ROOT / "src", Path(name) / "src")
-        path = Path(name) / "src" / "ropewalk" / "rope" / file
+        path = Path(name) / "src" / "ropewalk" / file
         text = path.read_text()
         assert text.count(term) == 1, f"{term!r} stands {text.count(term)} times in {file}"
         path.write_text(text.replace(term, other))
-        command = [sys.executable, "-m", "pytest", "tests/rope", "-x", "-q", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", *tests, "-x", "-q", "-p", "no:cacheprovider"]
         environment = os.environ | {"PYTHONPATH": f"{name}/src"}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     failed = re.search(r"^(?:FAILED|ERROR) \S*?::(\w+)", done.stdout, flags=re.MULTILINE)
@@ -57,7 +57,7 @@ def main() -> None:
     print("| in | term | exchanged for | caught by |\n|---|---|---|---|")
     unnoticed = 0
     for file, term, other in MUTATIONS:
-        test = caught_by(file, term, other)
+        test = caught_by(f"rope/{file}", term, other, "tests/rope")
         unnoticed += test is None
         print(f"| `{file}` | `{term}` | `{other}` | {test or '**nothing**'} |", flush=True)
     sys.exit(1 if unnoticed else 0)

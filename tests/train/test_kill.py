@@ -284,7 +284,7 @@ def test_the_newest_saves_stay_and_the_rest_goes(tmp_path: Path) -> None:
     half = tmp_path / "saves" / "step-000003"  # a removal that was broken off before it began with a rename
     half.mkdir()
     (half / "optimizer.safetensors").write_bytes(b"")
-    (tmp_path / "saves" / ".step-000002.abcd1234").mkdir()
+    (tmp_path / "saves" / ".step-000002.ropewalk-abcd1234").mkdir()
     save_state(tmp_path, 6, model, optimizer, {}, 2)
     assert sorted(path.name for path in (tmp_path / "saves").iterdir()) == ["step-000005", "step-000006"]
     (tmp_path / "saves" / "step-000006" / "state.json").unlink()
@@ -312,7 +312,7 @@ def test_a_kill_in_the_first_record_and_in_the_cutting_of_the_log_lose_nothing(
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / ".run.json.k1ll3d__").write_text('{"half')
+    (out / ".run.json.ropewalk-k1ll3d__").write_text('{"half')
     assert folder_status(out) == "empty"
     interrupted = loop.Trainer._one_step
 

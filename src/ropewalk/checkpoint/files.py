@@ -1,94 +1,182 @@
-"""Single files of a model folder: which hold the weights, whether they are whole, whether they may be read."""
+"""Which files of a model folder hold the weights, and whether they, and what lies beside them, are what they should be."""
 
 import json
-import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from ropewalk.checkpoint.headers import StoredTensor, stored_tensors
+from ropewalk.checkpoint.inside import is_plain_name, require_inside, require_readable, unreadable
 from ropewalk.errors import CheckpointError
+from ropewalk.reading import parsed_json, read_bounded, shown
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-MAX_HEADER = 100 * 1024 * 1024  # bytes; safetensors' own limit
+ADAPTER = "adapter_config.json"
+MAX_COMPANION = 256 * 1024 * 1024  # bytes; the largest tokenizer.json in use has about 35 MB
 
-_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth", "model.pt")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_TOKENIZER_PATHS = (
+    "tokenizer_file",
+    "vocab_file",
+    "merges_file",
+    "spm_file",
+    "added_tokens_file",
+    "chat_template_file",
+)
+_ATTENTION = ("attn_implementation", "_attn_implementation")
 
 
 def files_of_weights(folder: Path) -> tuple[str, ...]:
-    """Names of the safetensors files, in order; every one is in the folder. Raises CheckpointError otherwise."""
-    if (folder / INDEX).is_file():
-        return _indexed(folder)
+    """Names of the safetensors files, in order; every one is in the folder. Raises CheckpointError otherwise.
+
+    Where there are a single file and an index, the file counts, as for transformers.
+    """
     if (folder / WEIGHTS).is_file():
         return (WEIGHTS,)
-    pickles = [name for name in _PICKLES if (folder / name).exists()]
+    if (folder / INDEX).is_file():
+        return _indexed(folder)
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
     if pickles:
         raise CheckpointError(
-            f"{folder} holds its weights as {pickles[0]}, a pickle, which can run code when opened.\n"
+            f"{folder} holds its weights as {shown(pickles[0])}, a pickle, which can run code when opened.\n"
             "  Ropewalk reads safetensors only.\n"
             "  Convert it where you trust it: load it with transformers and call save_pretrained."
         )
     raise CheckpointError(
-        f"{folder} holds no weights: neither {WEIGHTS} nor {INDEX} is there.\n  Fetch the checkpoint again."
+        f"{folder} holds no weights: neither {WEIGHTS} nor {INDEX} is there.\n"
+        "  Expected a folder as transformers saves it.\n"
+        "  Fetch the checkpoint again."
     )
 
 
 def _indexed(folder: Path) -> tuple[str, ...]:
     path = folder / INDEX
-    try:
-        names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not an index of weights: {error!r}.\n  Fetch it again.") from None
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise CheckpointError(f"{path} names {name!r}, which is not a safetensors file in the same folder.")
-    if not names:
-        raise CheckpointError(f"{path} names no files of weights.\n  Fetch the checkpoint again.")
-    absent = [name for name in names if len(name) > 255 or not (folder / name).is_file()]
+    names = sorted(set(weight_map(path).values()))
+    absent = [name for name in names if not (folder / name).is_file()]
     if absent:
         raise CheckpointError(
             f"{path} names {len(names)} files of weights, and {len(absent)} are missing: {', '.join(absent[:3])}.\n"
+            "  Every file that it names has to lie in the same folder.\n"
             "  Fetch the checkpoint again."
         )
     return tuple(names)
 
 
-def stored_numbers(path: Path) -> int:
-    """Numbers in a safetensors file, its header checked against its size."""
+def weight_map(path: Path) -> dict[str, str]:
+    """The file of each tensor, as an index says it. Raises CheckpointError where it names anything but files beside it."""
+    require_inside(path)
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(MAX_HEADER, size - 8):
-                raise ValueError(f"a header of {length} bytes in a file of {size}")
-            header = json.loads(file.read(length))
-        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
-        sides = [side for tensor in tensors for side in tensor["shape"]]
-        if not tensors or not all(isinstance(side, int) and side >= 0 for side in sides):
-            raise ValueError("no tensors, or one with a side that is no whole number")
-        end = max((tensor["data_offsets"][1] for tensor in tensors), default=0)
-        if 8 + length + end != size:
-            raise ValueError(f"{size} bytes where its header promises {8 + length + end}")
-        return sum(math.prod(tensor["shape"]) for tensor in tensors)
+        return weight_map_of(read_bounded(path))
     except OSError as error:
         raise unreadable(path, error) from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except ValueError as error:
         raise CheckpointError(
-            f"{path} is not a whole safetensors file: {error}.\n"
-            "  A download that broke off, or a pointer in place of the file, looks like this.\n"
+            f"{path} is not an index of weights: {error}.\n"
+            "  Expected a weight_map that gives, for each tensor, a safetensors file in the same folder.\n"
             "  Fetch it again."
         ) from None
 
 
-def require_readable(path: Path) -> None:
-    """Raises CheckpointError for a file that may not be read, so that it is not taken for one that cannot be written."""
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise unreadable(path, error) from None
+def weight_map_of(raw: bytes) -> dict[str, str]:
+    """The same from the text of an index. Raises ValueError."""
+    content = parsed_json(raw)
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(names, dict) or not names:
+        raise ValueError("it has no weight_map")
+    for name in names.values():
+        if not is_plain_name(name) or not name.endswith(".safetensors"):
+            raise ValueError(f"it names {shown(name)}, which is not a safetensors file in the same folder")
+    return names
 
 
-def unreadable(path: Path, error: OSError) -> CheckpointError:
+def checked_tensors(folder: Path, files: tuple[str, ...]) -> dict[str, tuple[StoredTensor, ...]]:
+    """The tensors of each file of weights, every header checked, and the index against them."""
+    tensors = {name: stored_tensors(folder / name) for name in files}
+    held: dict[str, str] = {}
+    for file, own in tensors.items():
+        for tensor in own:
+            if tensor.name in held:
+                raise _contradiction(folder, f"{shown(tensor.name)} is in {held[tensor.name]} and in {file}")
+            held[tensor.name] = file
+    if files != (WEIGHTS,):
+        for name, file in weight_map(folder / INDEX).items():
+            if held.get(name) != file:
+                raise _contradiction(folder, f"{INDEX} says that {shown(name)} is in {file}, and it is not")
+    if not any(tensor.count for own in tensors.values() for tensor in own):
+        raise _contradiction(folder, "its weights hold no numbers")
+    return tensors
+
+
+def _contradiction(folder: Path, what: str) -> CheckpointError:
     return CheckpointError(
-        f"{path} cannot be read: {error.strerror or error}.\n"
-        "  A model is read as it lies: its folder, config, weights and tokenizer files.\n"
-        "  Mend the path or the permissions, or fetch the checkpoint again."
+        f"the weights in {folder} contradict themselves: {what}.\n"
+        "  Each tensor has one place, in the file that the index says.\n"
+        "  Fetch the checkpoint again."
     )
+
+
+def require_own_code_only(config: Mapping[str, Any], source: str) -> None:
+    """Raises CheckpointError for a config that would have transformers open or run something else than this folder's.
+
+    A config may also name classes of its own (auto_map); those are never imported, and need no refusal.
+    """
+    named = config.get("transformers_weights")
+    if named not in (None, WEIGHTS, INDEX):
+        raise CheckpointError(
+            f"transformers_weights is {shown(named)} in {source}.\n"
+            f"  Weights are read from {WEIGHTS}, or from the files that {INDEX} names, and were checked there.\n"
+            "  Remove the key."
+        )
+    for part in (config, config.get("text_config")):
+        for key in _ATTENTION if isinstance(part, Mapping) else ():
+            if (said := part.get(key)) is not None and not (isinstance(said, str) and said.isidentifier()):
+                raise CheckpointError(
+                    f"{key} is {shown(said)} in {source}.\n"
+                    "  A name such as sdpa or eager is one of transformers' own; anything else would be fetched and run.\n"
+                    "  Remove the key."
+                )
+
+
+def require_plain_companions(folder: Path, names: tuple[str, ...]) -> None:
+    """Raises CheckpointError where a file beside the weights is a link out of the folder, no file, or beyond all measure."""
+    if (folder / ADAPTER).exists() or (folder / ADAPTER).is_symlink():
+        raise CheckpointError(
+            f"{folder} holds an adapter ({ADAPTER}), and not a whole model, or one with an adapter over it.\n"
+            "  transformers would load the adapter too, unasked.\n"
+            "  Merge it first (peft's merge_and_unload), or take the adapter's files out of the folder."
+        )
+    for name in names:
+        path = folder / name
+        require_inside(path)
+        if not path.exists():
+            continue
+        size = path.stat().st_size
+        if not path.is_file() or size > MAX_COMPANION:
+            raise CheckpointError(
+                f"{path} is {f'a file of {size:,} bytes' if path.is_file() else 'not a plain file'}.\n"
+                f"  Expected a plain file of at most {MAX_COMPANION:,} bytes, as every published model has it.\n"
+                "  Put the right file in its place, or remove it."
+            )
+        require_readable(path)
+    _require_own_tokenizer(folder / "tokenizer_config.json")
+
+
+def _require_own_tokenizer(path: Path) -> None:
+    """What a tokenizer is read from lies in its folder. A config that is no JSON is the tokenizer's loader to refuse."""
+    try:
+        content = json.loads(path.read_bytes()) if path.is_file() else None
+    except (ValueError, RecursionError):
+        return
+    if not isinstance(content, dict):
+        return
+    several = content.get("fast_tokenizer_files")
+    named = [(key, content.get(key)) for key in _TOKENIZER_PATHS]
+    named += [("fast_tokenizer_files", one) for one in (several if isinstance(several, list) else [several])]
+    for key, name in named:
+        if name is not None and not is_plain_name(name):
+            raise CheckpointError(
+                f"{key} is {shown(name)} in {path}.\n"
+                "  A tokenizer is read from files in the model's own folder, named without a path.\n"
+                "  Remove the key: the files are found by their usual names."
+            )

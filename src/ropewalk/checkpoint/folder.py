@@ -11,11 +11,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ropewalk.checkpoint.files import INDEX, files_of_weights, require_readable, stored_numbers, unreadable
+from ropewalk.atomic import write_text
+from ropewalk.checkpoint.files import (
+    INDEX,
+    checked_tensors,
+    files_of_weights,
+    require_own_code_only,
+    require_plain_companions,
+)
+from ropewalk.checkpoint.headers import StoredTensor
+from ropewalk.checkpoint.inside import require_inside, unreadable
+from ropewalk.checkpoint.rope_blocks import SIDES, text_section
 from ropewalk.checkpoint.rope_config import read_ropes
-from ropewalk.checkpoint.trained_on import TRAINED_ON
+from ropewalk.checkpoint.trained_on import TRAINED_ON, trained_on
+from ropewalk.checkpoint.values import count
 from ropewalk.errors import CheckpointError
-from ropewalk.record import write_text
+from ropewalk.reading import parsed_json, read_bounded
+from ropewalk.record import FILE
 from ropewalk.rope.spec import RopeSpec
 
 TOKENIZER_FILES = (
@@ -60,9 +72,14 @@ class Checkpoint:
         return files_of_weights(self.folder)
 
     @cached_property
+    def tensors(self) -> dict[str, tuple[StoredTensor, ...]]:
+        """The tensors of each file of weights, by the headers, which are checked. Raises CheckpointError otherwise."""
+        return checked_tensors(self.folder, self.weight_files)
+
+    @cached_property
     def parameters(self) -> int:
         """Count of stored numbers, from the tensor headers alone."""
-        return sum(stored_numbers(self.folder / name) for name in self.weight_files)
+        return sum(tensor.count for tensors in self.tensors.values() for tensor in tensors)
 
     @property
     def tokenizer_files(self) -> tuple[str, ...]:
@@ -75,8 +92,19 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     Raises CheckpointError when there is no such model, or its config or weights are missing or broken.
     """
     checkpoint = _with_config(*_resolved(model))
+    source = str(checkpoint.folder / "config.json")
+    require_own_code_only(checkpoint.config, source)
+    _require_sides(text_section(checkpoint.config), source)
+    require_plain_companions(checkpoint.folder, (*TOKENIZER_FILES, *OTHER_FILES, TRAINED_ON, FILE))
+    trained_on(checkpoint.folder)
     checkpoint.parameters  # noqa: B018  a model whose weights are not whole is refused here, before any work
     return checkpoint
+
+
+def _require_sides(text: dict[str, Any], source: str) -> None:
+    """Raises CheckpointError for a count of layers, heads or dimensions that is none; one that is unsaid is let pass."""
+    for keys in SIDES.values():
+        count(text, keys, source)
 
 
 def open_config(model: str | Path) -> Checkpoint:
@@ -86,22 +114,34 @@ def open_config(model: str | Path) -> Checkpoint:
 
 def _with_config(folder: Path, name: str) -> Checkpoint:
     path = folder / "config.json"
+    require_inside(path)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = config_of(read_bounded(path))
     except FileNotFoundError:
         raise CheckpointError(
             f"{folder} is not a model folder: config.json is missing.\n"
-            "  Expected a folder as transformers saves it: config.json, *.safetensors, tokenizer files."
+            "  Expected a folder as transformers saves it: config.json, *.safetensors, tokenizer files.\n"
+            "  Check the path, or fetch the checkpoint again."
         ) from None
     except OSError as error:
         raise unreadable(path, error) from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.\n  Fetch the checkpoint again.") from None
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} holds {type(config).__name__}, not an object.\n  Fetch the checkpoint again.")
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error}.\n"
+            "  Expected one JSON object, as transformers writes it.\n"
+            "  Fetch the checkpoint again."
+        ) from None
     checkpoint = Checkpoint(folder, name, config)
     checkpoint.ropes  # noqa: B018  a model that cannot be extended is refused here, before any work
     return checkpoint
+
+
+def config_of(raw: bytes) -> dict[str, Any]:
+    """The object in the text of a config.json. Raises ValueError where there is none."""
+    config = parsed_json(raw)
+    if not isinstance(config, dict):
+        raise ValueError(f"it holds {type(config).__name__}, not an object")
+    return config
 
 
 def pilot_folder() -> Path:
@@ -109,15 +149,43 @@ def pilot_folder() -> Path:
     return Path(__file__).resolve().parents[1] / "pilot" / "checkpoint"
 
 
-def link_or_copy(source: Path, destination: Path) -> None:
-    """A second name for the file itself, behind any symlinks; a copy where the file system cannot link."""
+def link_or_copy(source: Path, destination: Path, size: int) -> None:
+    """A second name for the file itself, behind any symlinks; a copy where the file system cannot link.
+
+    `size` is what it had when its header was checked. Raises CheckpointError when it has gone or changed since.
+    """
     resolved = source.resolve()
     try:
         os.link(resolved, destination)
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES):
+            _require_there(source, error)
             raise
-        shutil.copyfile(resolved, destination)
+        copied(resolved, destination)
+    if (now := destination.stat().st_size) != size:
+        raise _changed(source, f"it had {size:,} bytes when its header was read, and now {now:,}")
+
+
+def copied(source: Path, destination: Path) -> None:
+    """A copy. Raises CheckpointError when the source has gone, as a disk that is pulled out or a download that is moved."""
+    try:
+        shutil.copyfile(source, destination)
+    except OSError as error:
+        _require_there(source, error)
+        raise
+
+
+def _require_there(source: Path, error: OSError) -> None:
+    if error.errno == errno.ESTALE or not os.access(source, os.R_OK):
+        raise _changed(source, "it has gone, or may not be read any more") from None
+
+
+def _changed(source: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{source} changed while it was at work on: {what}.\n"
+        "  A source is read as it lies, and was whole when this began; nothing was made of it.\n"
+        "  See what else writes to that folder, then start again."
+    )
 
 
 def write_config(path: Path, config: dict[str, Any]) -> None:
@@ -135,8 +203,7 @@ def copy_companions(checkpoint: Checkpoint, folder: Path, window: int) -> None:
         source = checkpoint.folder / name
         if not source.is_file():
             continue
-        require_readable(source)
-        shutil.copyfile(source, folder / name)
+        copied(source, folder / name)
         if name in _LENGTH_KEYS:
             # a number of more digits than any window has says "no limit", and stays
             pattern = re.compile(rf'("{_LENGTH_KEYS[name]}"\s*:\s*)(\d{{1,15}})(?:\.0)?(?=\s*[,}}])'.encode())

@@ -1,20 +1,18 @@
 """Output folders: whole or not at all, and never over something that is there."""
 
 import contextlib
-import json
+import errno
 import os
-import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ropewalk.atomic import beside_prefix, folder_beside, is_unfinished, remove_unfinished, sync_folder
 from ropewalk.errors import OutputError
-from ropewalk.record import FILE, Run, read_run
-
-_UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}")  # what tempfile makes of ".NAME.", here and in record.py
+from ropewalk.reading import parsed_json, read_bounded
+from ropewalk.record import FILE, MAX_RECORD, Run, read_run
 
 
 def require_outside(out: Path, source: Path) -> None:
@@ -78,10 +76,10 @@ def folder_status(out: Path) -> str | None:
     """'empty', the status in the folder's record, or None when it is something else."""
     if not out.is_dir():
         return None
-    if all(_is_unfinished(path, FILE) for path in out.iterdir()):  # a kill may leave half of a first record
-        return "empty"
     try:
-        status = json.loads((out / FILE).read_text(encoding="utf-8"))["status"]
+        if all(is_unfinished(path, FILE) for path in out.iterdir()):  # a kill may leave half of a first record
+            return "empty"
+        status = parsed_json(read_bounded(out / FILE, MAX_RECORD))["status"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return str(status)
@@ -92,28 +90,16 @@ def make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {out}: {error.strerror}.\n  Give another --out.") from error
-
-
-def remove_unfinished(folder: Path, of: str = "") -> None:
-    """Removes from `folder` what a killed process was about to rename into place; with `of`, as a file of that name."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if not _is_unfinished(path, of):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-
-def _is_unfinished(path: Path, of: str) -> bool:
-    return _UNFINISHED.fullmatch(path.name) is not None and path.name.startswith(f".{of}")
+        raise OutputError(
+            f"cannot make the folder {out}: {error.strerror}.\n"
+            "  An output is a new folder, made with those above it.\n"
+            "  Give another --out, or mend the permissions."
+        ) from error
 
 
 def remove_folder(folder: Path) -> None:
     """Removes a folder. A kill on the way leaves it whole, or under a name that `remove_unfinished` knows."""
-    aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    aside = folder.with_name(f"{beside_prefix(folder)}{secrets.token_hex(4)}")
     with contextlib.suppress(OSError):
         os.rename(folder, aside)
         shutil.rmtree(aside, ignore_errors=True)
@@ -127,25 +113,36 @@ def whole_folder(out: Path) -> Iterator[Path]:
     """
     make_folder(out.parent)
     try:
-        beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    except OSError as error:
-        raise OutputError(f"cannot write in {out.parent}: {error.strerror}.\n  Give another --out.") from error
-    try:
-        yield beside
-        os.chmod(beside, 0o755)
-        _sync(beside)
-        if out.is_dir():
-            remove_unfinished(out, FILE)
-            out.rmdir()  # empty: require_new let it pass
-        os.rename(beside, out)
+        remove_unfinished(out.parent, out.name)
+        with folder_beside(out) as beside:
+            yield beside
+            os.chmod(beside, 0o755)
+            _sync(beside)
+            _place(beside, out)
     except OSError as error:
         raise OutputError(
             f"cannot write {out}: {error.strerror or error}.\n"
             "  Nothing was left behind.\n"
-            "  Free some space or give another --out."
+            "  Give another --out, free some space, or mend the permissions."
         ) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _place(beside: Path, out: Path) -> None:
+    """Renames the folder to `out`, where nothing may be but an empty one: require_new let that pass."""
+    try:
+        if out.is_dir():
+            remove_unfinished(out, FILE)
+            out.rmdir()
+        os.rename(beside, out)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise OutputError(
+            f"{out} is there: it was made while this was at work.\n"
+            "  Every output is a new folder, and nothing is written over another.\n"
+            "  Look at what is there, or give another --out."
+        ) from error
+    sync_folder(out.parent)
 
 
 def _sync(folder: Path) -> None:

@@ -28,6 +28,15 @@ ORIGINAL = "original_max_position_embeddings"
 WINDOW_KEYS = ("max_position_embeddings", "max_seq_len", "model_max_length")
 _WIDTH_KEYS, _HEADS_KEYS = ("hidden_size", "d_model"), ("num_attention_heads", "n_heads")
 
+# The sides of a model that cost is reckoned from, each under any of its words
+SIDES: dict[str, tuple[str, ...]] = {
+    "heads": _HEADS_KEYS,
+    "head_dim": ("head_dim",),
+    "hidden": _WIDTH_KEYS,
+    "layers": ("num_hidden_layers", "n_layers"),
+    "key_heads": ("num_key_value_heads",),
+}
+
 # Keys of a block that are no field of a scaling and change no frequency; they stay as they are.
 KEPT_KEYS = ("mrope_section", "mrope_interleaved", "llama_4_scaling_beta")
 

@@ -22,6 +22,7 @@ from ropewalk.checkpoint.rope_blocks import (
 )
 from ropewalk.checkpoint.values import first_said, is_number, number, require, whole
 from ropewalk.errors import CheckpointError
+from ropewalk.reading import shown
 from ropewalk.rope.scalings import SCALINGS, DynamicNtk, Scaling, Unscaled
 from ropewalk.rope.spec import RopeSpec, Window
 
@@ -93,7 +94,7 @@ def _read_scaling(block: Block, source: str) -> Scaling:
     if unknown:
         raise CheckpointError(
             f"{source} has keys beside rope_type {kind.rope_type!r} that ropewalk does not know: "
-            f"{', '.join(sorted(unknown))}.\n"
+            f"{', '.join(sorted(unknown))[:200]}.\n"
             "  A key passed over could change the rotation, so it stops here.\n"
             "  Remove the keys if they have no effect."
         )
@@ -105,7 +106,9 @@ def _read_scaling(block: Block, source: str) -> Scaling:
             f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING and f.name not in given
         )
         raise CheckpointError(
-            f"{source} has rope_type {kind.rope_type!r} without {', '.join(missing)}.\n  Add what is missing."
+            f"{source} has rope_type {kind.rope_type!r} without {', '.join(missing)}.\n"
+            "  This scaling is not one without them, and no value can be guessed.\n"
+            "  Add what is missing."
         ) from None
 
 
@@ -114,7 +117,7 @@ def _scaling_kind(block: Block, source: str) -> type[Scaling]:
     rope_type = _OLDER_TYPES.get(said, said)
     if rope_type not in SCALINGS:
         raise CheckpointError(
-            f"{source} asks for the rotation {rope_type!r}, which is not one that ropewalk knows.\n"
+            f"{source} asks for the rotation {shown(rope_type)}, which is not one that ropewalk knows.\n"
             f"  Known: {', '.join(SCALINGS)}.\n"
             "  Start from a checkpoint with one of these."
         )
@@ -140,7 +143,11 @@ def _read_field(name: str, value: Any, source: str) -> Any:
 def _read_window(config: dict[str, Any], block: Block, scaling: Scaling, source: str) -> Window:
     said = first_said(config, WINDOW_KEYS)
     if said is None:
-        raise CheckpointError(f"{source} has no max_position_embeddings.\n  Add the window in tokens.")
+        raise CheckpointError(
+            f"{source} has no max_position_embeddings.\n"
+            "  It is the window that the model was trained for, in tokens.\n"
+            "  Add it."
+        )
     declared = whole(said, "max_position_embeddings", source, "a whole number of tokens")
     # at the top level it wins over the block's, as in transformers (Phi-3)
     original = config.get(ORIGINAL, block.get(ORIGINAL))

@@ -28,7 +28,7 @@ from ropewalk.checkpoint.rope_blocks import (
 )
 from ropewalk.checkpoint.values import is_number
 from ropewalk.rope.frequencies import base_frequencies
-from ropewalk.rope.scalings import Linear, LongRope, Unscaled
+from ropewalk.rope.scalings import DynamicNtk, Linear, LongRope, Unscaled
 from ropewalk.rope.spec import RopeSpec
 
 # Keys that other runtimes read before max_position_embeddings. One that is there must agree; none is added.
@@ -138,6 +138,12 @@ def _original_is_needed(rope: RopeSpec, before: Block) -> bool:
     """Whether a block that need not state the original window has to: what is unsaid is taken from the factor."""
     if isinstance(rope.scaling, Linear) and implied_original(rope.window.target, rope.scaling) != rope.window.original:
         return True  # `none` over a scaling declares more than the factor stretches
+    if (
+        ORIGINAL in before
+        and rope.window.original != rope.window.target
+        and isinstance(rope.scaling, Unscaled | DynamicNtk)
+    ):
+        return True  # it was said there and only there; without it the declared window would count as the original one
     # Ministral 3 sharpens attention beyond the original window, whatever the rotation
     return "llama_4_scaling_beta" in before
 

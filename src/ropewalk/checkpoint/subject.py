@@ -34,12 +34,22 @@ def subject_of(checkpoint: Checkpoint) -> dict[str, Any]:
         earlier = None
     if earlier is not None and earlier.command in ("extend", "tune"):
         told = earlier.resolved.get("subject") if isinstance(earlier.resolved, dict) else None
-        if not isinstance(told, dict) or not all(is_number(told.get(key) or 1) for key in ("original", "theta")):
-            raise RecordError(f"the record in {checkpoint.folder} does not say whose it is.\n  Make the folder again.")
+        if not isinstance(told, dict) or not _says_whose(told):
+            raise RecordError(
+                f"the record in {checkpoint.folder} does not say whose it is.\n"
+                "  Its subject has a name, and the window and theta of its base.\n"
+                "  Make the folder again, or remove its run.json: it then counts as a base model."
+            )
         subject |= told
         if told.get("theta") is None:
             subject["theta"] = _theta_of_base(rope, earlier, subject["original"])
     return subject | {"window": rope.window.target, "model": str(checkpoint.folder)}
+
+
+def _says_whose(told: dict[str, Any]) -> bool:
+    numbers = (told.get(key) for key in ("original", "theta"))
+    texts = (told.get(key) for key in ("name", "method"))
+    return all(n is None or is_number(n) for n in numbers) and all(isinstance(t, str | None) for t in texts)
 
 
 def _theta_of_base(rope: RopeSpec, run: Run, original: float) -> float | None:

@@ -4,16 +4,17 @@ The list lies in the folder and goes on into whatever is made of it. It holds wh
 the base was pretrained on, and knows a text by its exact words.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from ropewalk.checkpoint.files import unreadable
+from ropewalk.checkpoint.inside import require_inside, unreadable
 from ropewalk.errors import CheckpointError
+from ropewalk.reading import parsed_json, read_bounded
 from ropewalk.record import write_json
 
 TRAINED_ON = "trained_on.json"
 VERSION = 1
+MAX_LIST = 128 * 1024 * 1024  # bytes: a list of about two million documents
 
 
 def trained_on(folder: Path) -> frozenset[str]:
@@ -22,8 +23,9 @@ def trained_on(folder: Path) -> frozenset[str]:
     Empty where there is no list. Raises CheckpointError for one that cannot be read.
     """
     path = folder / TRAINED_ON
+    require_inside(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parsed_json(read_bounded(path, MAX_LIST))
         if content["version"] != VERSION or not all(isinstance(digest, str) for digest in content["documents"]):
             raise ValueError(f"not a list of digests of version {VERSION}")
         return frozenset(content["documents"])
@@ -31,7 +33,7 @@ def trained_on(folder: Path) -> frozenset[str]:
         return frozenset()
     except OSError as error:
         raise unreadable(path, error) from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} does not say what the checkpoint was tuned on: {error!r}.\n"
             "  Without it no one can tell whether a text was trained on.\n"

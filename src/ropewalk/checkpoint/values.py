@@ -1,9 +1,10 @@
 """Single values of a config.json, checked: what is not as expected stops with its key, its value and its file."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeGuard
 
 from ropewalk.errors import CheckpointError
+from ropewalk.reading import shown
 
 LARGEST = 1e15  # beyond it, no number is a length, a factor or a theta
 
@@ -27,6 +28,15 @@ def whole(value: Any, key: str, source: str, expected: str = "a whole number") -
     return int(value)
 
 
+def count(config: dict[str, Any], keys: Sequence[str], source: str) -> int:
+    """A number of layers, heads or dimensions under the first of these keys; 0 where none says it."""
+    value = first_said(config, keys)
+    value = 0 if value is None else value
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        raise wrong(value, keys[0], source, "a whole number")
+    return value
+
+
 def require(holds: bool, value: Any, key: str, source: str, expected: str) -> None:
     """Raises CheckpointError unless what was found out about the value holds."""
     if not holds:
@@ -35,7 +45,7 @@ def require(holds: bool, value: Any, key: str, source: str, expected: str) -> No
 
 def wrong(value: Any, key: str, source: str, expected: str) -> CheckpointError:
     return CheckpointError(
-        f"{key} is {value!r} in {source}.\n  Expected {expected}.\n  Correct it, or fetch the checkpoint again."
+        f"{key} is {shown(value)} in {source}.\n  Expected {expected}.\n  Correct it, or fetch the checkpoint again."
     )
 
 

@@ -1,5 +1,6 @@
 """Results so far, one line a piece of work: what lets a killed evaluation go on where it stopped."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable
@@ -43,7 +44,20 @@ class Pieces:
         line = json.dumps({"piece": name, "result": result}) + "\n"
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(handle, line.encode())
+            before = os.fstat(handle).st_size
+            try:
+                _write_all(handle, line.encode())
+            except OSError:  # half a line would be glued to the next one
+                with contextlib.suppress(OSError):
+                    os.ftruncate(handle, before)
+                raise
         finally:
             os.close(handle)
         self._known[name] = json.loads(line)["result"]
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    """A disk that is nearly full takes a part and says so in the count alone."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(handle, left) :]

@@ -1,9 +1,7 @@
 """A checkpoint's tensors under llama.cpp's names, read one at a time where they lie. No torch."""
 
-import json
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,14 +76,15 @@ def placed_tensors(checkpoint: Checkpoint, family: Family, dtype: str | None) ->
     """
     if dtype is not None and dtype not in DTYPES:
         raise CheckpointError(unknown("dtype", dtype, DTYPES))
-    entries = list(_stored(checkpoint))
+    entries = [(checkpoint.folder / file, tensor) for file, own in checkpoint.tensors.items() for tensor in own]
     layers, heads = _layers(checkpoint, len(entries)), count(checkpoint, "num_attention_heads")
     gguf = gguf_package()
     architecture = gguf.MODEL_ARCH[family.architecture.upper()]
     names = gguf.get_tensor_name_map(architecture, layers)
     tied = bool(checkpoint.config.get("tie_word_embeddings", False))
     placed = []
-    for path, source, entry, start in entries:
+    for path, tensor in entries:
+        source = tensor.name
         if source.endswith(_COMPUTED) or (tied and source == "lm_head.weight"):
             continue
         name = names.get_name(source, try_suffixes=(".weight", ".bias"))
@@ -95,7 +94,7 @@ def placed_tensors(checkpoint: Checkpoint, family: Family, dtype: str | None) ->
                 "  Leaving it out would change the model.\n"
                 "  Use llama.cpp's own convert_hf_to_gguf.py."
             )
-        stored, shape = entry["dtype"], list(entry["shape"])
+        stored, shape = tensor.dtype, tensor.shape
         if stored not in _AS_READ:
             raise CheckpointError(
                 f"{source} in {path} is stored as {stored}.\n"
@@ -107,7 +106,7 @@ def placed_tensors(checkpoint: Checkpoint, family: Family, dtype: str | None) ->
         if family.interleaved and re.search(r"\.attn_[qk]\.", name):
             reordered = heads if ".attn_q." in name else shape[0] // checkpoint.rope.rotary_dim
             _require_whole_heads(source, shape[0], reordered)
-        placed.append(Placed(name, path, start + entry["data_offsets"][0], tuple(shape), stored, wanted, reordered))
+        placed.append(Placed(name, path, tensor.start, shape, stored, wanted, reordered))
     _require_all({tensor.name for tensor in placed}, family, layers, tied, checkpoint)
     return sorted(placed, key=_in_order)
 
@@ -117,18 +116,6 @@ def _layers(checkpoint: Checkpoint, tensors: int) -> int:
     layers, source = count(checkpoint, "num_hidden_layers"), str(checkpoint.folder / "config.json")
     require(layers < tensors, layers, "num_hidden_layers", source, f"fewer than the {tensors} tensors that are stored")
     return layers
-
-
-def _stored(checkpoint: Checkpoint) -> Iterator[tuple[Path, str, dict, int]]:
-    """File, name, header entry and start of the data of every stored tensor; headers were checked when opened."""
-    for file in checkpoint.weight_files:
-        path = checkpoint.folder / file
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(length))
-        for name, entry in header.items():
-            if name != "__metadata__":
-                yield path, name, entry, 8 + length
 
 
 def _has_place(name: str, family: Family) -> bool:

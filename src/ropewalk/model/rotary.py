@@ -71,8 +71,8 @@ def _problem(loaded_F: torch.Tensor, scale: float, wanted_F: np.ndarray, factor:
     if loaded_F.shape != wanted_F.shape:
         return f"has {loaded_F.numel()} pairs, not {wanted_F.size}"
     away = np.abs(loaded_F.cpu().double().numpy() / wanted_F - 1)
-    if away.max() > TOLERANCE:
+    if not away.max() <= TOLERANCE:  # NaN is not, either
         return f"is off by {away.max():.2%} at pair {int(away.argmax())}"
-    if abs(scale - factor) > TOLERANCE:
+    if not abs(scale - factor) <= TOLERANCE:
         return f"scales attention by {scale:.6g}, not {factor:.6g}"
     return None

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from ropewalk.errors import DataError
 from ropewalk.model.budget import batch_tokens_for, reckoned_bytes_a_token
+from ropewalk.model.finite import first_not_finite
 from ropewalk.model.head import BodyAndHead
 from ropewalk.model.layers import KeyValues, LeanForward
 from ropewalk.model.prefixes import Keep, Score, deepest, walk, widest
@@ -264,7 +265,8 @@ class Scorer:
             broken = (~hidden.isfinite()).any(-1)[0].nonzero()
             if len(broken):
                 place = "the embedding" if depth == 0 else f"layer {depth} of {len(states) - 1}"
-                return f"first in what {place} gives, at position {int(broken[0])}"
+                module = first_not_finite(self.model, text_BL)
+                return f"first in what {place} gives, at position {int(broken[0])}{f' ({module})' if module else ''}"
         return "in the logits alone"
 
     @torch.inference_mode()

@@ -12,8 +12,8 @@ from typing import Any
 
 import jinja2
 
+from ropewalk.atomic import remove_unfinished, write_text
 from ropewalk.errors import OutputError, RecordError
-from ropewalk.record import write_text
 from ropewalk.reports.compare import loss_curves, panels, passkey_tables, turns, verdicts
 from ropewalk.reports.dots import change_figures
 from ropewalk.reports.figures import loss_figures, perplexity_figures, position_figures, wavelength_figures
@@ -61,7 +61,9 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
             "  A report is one file in a folder that is there already.\n"
             "  Make the folder, or name another page with --out."
         )
-    write_text(out, page(sources([Path(run) for run in runs])))
+    text = page(sources([Path(run) for run in runs]))
+    remove_unfinished(out.parent, out.name)
+    write_text(out, text, new=True)
     return out
 
 

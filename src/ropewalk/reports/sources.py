@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.errors import RecordError
+from ropewalk.reading import read_bounded, shown
 from ropewalk.record import Run, read_run
 
 LOG = "log.jsonl"
+MAX_LOG = 1024**3  # bytes: about four million steps
 LARGEST = 1e100  # axes take logarithms and margins of what they show, and must stay finite
 
 
@@ -55,8 +57,8 @@ def sources(folders: Sequence[Path]) -> Sources:
         items.append(Source(folder.resolve().name, run, log))
         for child in listed(mapping(run.resolved).get("children")):
             try:
-                visit(folder / str(child))
-            except (RecordError, OSError) as error:
+                visit(_part(folder, child))
+            except (RecordError, OSError, ValueError) as error:
                 notes.append(f"A part of {folder.resolve().name} is left out: {reason(error, folder)}")
 
     for path in folders:
@@ -64,11 +66,19 @@ def sources(folders: Sequence[Path]) -> Sources:
     return Sources(tuple(items), tuple(notes))
 
 
+def _part(folder: Path, child: Any) -> Path:
+    """The folder of a part. Raises RecordError for one outside: a record may come from anyone, and pages are passed on."""
+    path = folder / str(child)
+    if not isinstance(child, str) or folder.resolve() not in path.resolve().parents:
+        raise RecordError(f"{shown(child)} is not a folder in it.")
+    return path
+
+
 def tuning_log(path: Path) -> tuple[tuple[tuple[int, float], ...], int]:
     """(step, loss) of each line of a tuning log, and how many lines had neither; none when there is no file."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+        lines = read_bounded(path, MAX_LOG).decode("utf-8", errors="replace").splitlines()
+    except (OSError, ValueError):
         return (), 0
     points: list[tuple[int, float]] = []
     unread = 0

@@ -1,11 +1,14 @@
 """All that decides how positions turn in one kind of layer."""
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
+
 from ropewalk.errors import RopeError
 from ropewalk.rope.frequencies import Frequencies
-from ropewalk.rope.scalings import Scaling, Unscaled
+from ropewalk.rope.scalings import LongRope, Scaling, Unscaled
 
 LARGEST_DIM = 65_536  # of a head; a number beyond it is a mistake, and its frequencies would fill the memory
 
@@ -25,7 +28,9 @@ class Window:
         for name, tokens in (("original", self.original), ("target", self.target)):
             if not isinstance(tokens, int) or isinstance(tokens, bool) or not 1 <= tokens < 2**31:
                 raise RopeError(
-                    f"the {name} window is {str(tokens)[:40]}; a window is a whole number of tokens, from 1 to 2^31 - 1."
+                    f"the {name} window is {str(tokens)[:40]}; a window is a whole number of tokens, from 1 to 2^31 - 1.\n"
+                    "  Lengths of all runtimes are 32-bit numbers.\n"
+                    "  Correct it where it was given: config.json, or --to."
                 )
 
     @property
@@ -51,10 +56,44 @@ class RopeSpec:
 
     def __post_init__(self) -> None:
         if not 1 < self.theta <= 1e15:
-            raise RopeError(f"rope_theta is {self.theta!r}; it must be above 1 and at most 1e15 (LLaMA's is 10000).")
+            raise RopeError(
+                f"rope_theta is {self.theta!r}; it must be above 1 and at most 1e15.\n"
+                "  It is the base of the frequencies; LLaMA's is 10000.\n"
+                "  Correct it where it was given: config.json, or the method's option."
+            )
         if not 2 <= self.rotary_dim <= LARGEST_DIM or self.rotary_dim % 2:
             raise RopeError(
-                f"rotary_dim is {self.rotary_dim}; rotation needs an even number of dimensions, from 2 to {LARGEST_DIM}."
+                f"rotary_dim is {self.rotary_dim}; rotation needs an even number of dimensions, from 2 to {LARGEST_DIM}.\n"
+                "  Two dimensions of a head turn together; their number follows from head_dim and partial_rotary_factor.\n"
+                "  Correct them in config.json."
+            )
+        if isinstance(self.scaling, LongRope):
+            for name in ("short_factor", "long_factor"):
+                self._require_each_pair(name, len(getattr(self.scaling, name)))
+        if not self._turns():
+            raise RopeError(
+                f"no rotation follows from {self.in_words()}.\n"
+                "  Each pair must come out with a frequency above 0, and attention with a factor above 0.\n"
+                "  One of these numbers is out of all proportion: correct it in config.json or in the method's options."
+            )
+
+    def _turns(self) -> bool:
+        """Whether frequencies and factor are numbers that something can be turned and scaled by."""
+        try:
+            with np.errstate(all="ignore"):
+                found = self.frequencies()
+        except (ArithmeticError, ValueError):
+            return False
+        factor = found.attention_factor
+        return bool(np.isfinite(found.inverse_F).all() and (found.inverse_F > 0).all()) and 0 < factor < math.inf
+
+    def _require_each_pair(self, name: str, count: int) -> None:
+        """One divisor would be taken for all pairs, without a word; other counts would fail in the midst of work."""
+        if 2 * count != self.rotary_dim:
+            raise RopeError(
+                f"{name} has {count} numbers; with {self.rotary_dim} rotary dimensions there are {self.rotary_dim // 2} pairs.\n"
+                "  LongRoPE divides the frequency of each pair by one of its own.\n"
+                "  Give one number a pair, in config.json or as the method's option."
             )
 
     def frequencies(self) -> Frequencies:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ropewalk.atomic import UNFINISHED
 from ropewalk.errors import DataError
 
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".py"})  # looked for in folders; a file given by name may be any text
@@ -60,7 +61,7 @@ def document_files(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if path.is_dir():
             suffixes = TEXT_SUFFIXES | JSONL_SUFFIXES | PARQUET_SUFFIXES
-            found = sorted(p for p in path.rglob("*") if p.suffix in suffixes and p.is_file())
+            found = sorted(p for p in path.rglob("*") if p.suffix in suffixes and p.is_file() and _is_whole(p, path))
             if not found:
                 raise DataError(
                     f"no texts in the folder {path}.\n"
@@ -77,6 +78,11 @@ def document_files(paths: Sequence[Path]) -> list[Path]:
                 "  Check the path."
             )
     return files
+
+
+def _is_whole(file: Path, folder: Path) -> bool:
+    """Not in what a killed run of ours left half made."""
+    return not any(UNFINISHED.fullmatch(part) for part in file.relative_to(folder).parts)
 
 
 def documents(files: Sequence[Path]) -> Iterator[Document]:

@@ -29,7 +29,7 @@ def write_adapter(out: Path, checkpoint: Checkpoint, trained: Trained, tuning: s
             write_tensors(tensors, beside / WEIGHTS)
             trained.config(base).save_pretrained(str(beside))
         card = adapter_card(subject_of(checkpoint)["name"], base, checkpoint.rope, tuning)
-        (out / CARD).write_text(card, encoding="utf-8")
+        (out / CARD).write_text(card, encoding="utf-8", errors="replace")
         for name in (WEIGHTS, CONFIG):
             os.replace(out / "adapter" / name, out / name)
         shutil.rmtree(out / "adapter")

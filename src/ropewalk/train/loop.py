@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import signal
 import threading
@@ -14,24 +13,24 @@ from typing import Any
 
 import torch
 
+from ropewalk.atomic import write_text
 from ropewalk.errors import CheckpointError, DataError
 from ropewalk.model.budget import free_bytes
 from ropewalk.model.engine import Engine, Lean, Stock, lean_engine
 from ropewalk.model.head import BodyAndHead
 from ropewalk.planning.shapes import Shape, shape_of
 from ropewalk.progress import Progress
-from ropewalk.record import write_text
 from ropewalk.train.batches import batches, counted
 from ropewalk.train.meter import Meter, known_shape, shown
 from ropewalk.train.recipe import SMALL, Recipe
 from ropewalk.train.recompute import SPARE, checkpointed, chosen_keeps
 from ropewalk.train.rows import Rows
+from ropewalk.train.soundness import is_sound, require_finite_weights, unsound
 from ropewalk.train.state import SavedState, load_state, save_state, saves
 from ropewalk.train.trackers import Tracker, no_tracker
 
 LOG = "log.jsonl"
 MICRO_TOKENS = 8_192  # tokens of one forward and backward pass, unless a sequence is longer
-RUNAWAY_STEPS, RUNAWAY_NATS = 5, 2.0  # so many steps in a row this far above the first ones: the run has exploded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +135,8 @@ class Trainer:
         self.targets = [entry.get("targets", 0) for entry in entries]
 
     def save(self, keep: int) -> Path:
+        """Raises DataError for weights that are no numbers, and keeps the save before."""
+        require_finite_weights(self.model, self.step, self._last_folder())
         state = {"rows": self._fingerprint, "keeps": self.keeps}
         return save_state(self.folder, self.step, self.model, self.optimizer, state, max(1, keep))
 
@@ -168,6 +169,7 @@ class Trainer:
                     self.save(saving.keep)
                 if interrupted.is_set():
                     raise Interrupted(f"stopped after step {self.step} of {self.recipe.steps}, saved in {self.folder}")
+            require_finite_weights(self.model, self.step, self._last_folder())  # a run may end without a save
 
     def _is_due(self, saving: Saving) -> bool:
         last = self.step == self.recipe.steps
@@ -207,23 +209,14 @@ class Trainer:
 
     def _require_sound(self, loss: float, norm: float) -> None:
         """Raises DataError when the loss, or the gradient's norm, is no number, or the loss has run away."""
-        if math.isfinite(loss) and math.isfinite(norm) and not self._ran_away(loss):
-            return
-        newest = self._newest_save()
-        first = self.step * self.recipe.sequences
-        raise DataError(
-            f"the loss is {loss} with a gradient norm of {norm} at step {self.step + 1}, rows {first} to "
-            f"{first + self.recipe.sequences - 1}: tuning cannot go on.\n"
-            f"  The last good save is {newest.folder if newest else 'none'}.\n"
-            "  Try a lower --learning-rate, in another --out."
-        )
+        if not is_sound(self.losses, loss, norm):
+            first = self.step * self.recipe.sequences
+            rows = [self.rows.row(number) for number in range(first, first + self.recipe.sequences)]
+            raise unsound(self.model, rows, first, self.step + 1, loss, norm, self.compute, self._last_folder())
 
-    def _ran_away(self, loss: float) -> bool:
-        """Whether the loss, for some steps, is far above where the run began: no recipe recovers from that in time."""
-        if len(self.losses) < 2 * RUNAWAY_STEPS:
-            return False
-        began, lately = self.losses[:RUNAWAY_STEPS], [*self.losses[1 - RUNAWAY_STEPS :], loss]
-        return min(lately) > max(began) + RUNAWAY_NATS
+    def _last_folder(self) -> Path | None:
+        newest = self._newest_save()
+        return newest.folder if newest else None
 
 
 def _cut_log(path: Path, steps: int) -> tuple[list[dict[str, Any]], int]:

@@ -11,7 +11,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ropewalk.checkpoint.output import remove_folder, remove_unfinished, whole_folder
+from ropewalk.atomic import remove_unfinished
+from ropewalk.checkpoint.output import remove_folder, whole_folder
 from ropewalk.errors import CheckpointError
 
 SAVES = "saves"

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from ropewalk.checkpoint.card import CARD, card
 from ropewalk.checkpoint.folder import Checkpoint, copy_companions, open_checkpoint, write_config
-from ropewalk.checkpoint.output import finished_run, make_folder, remove_unfinished, require_outside, whole_folder
+from ropewalk.checkpoint.output import finished_run, make_folder, require_outside, whole_folder
 from ropewalk.checkpoint.rope_writing import written
 from ropewalk.checkpoint.subject import subject_of
 from ropewalk.checkpoint.trained_on import write_trained_on
@@ -130,7 +130,6 @@ def tune(
     require_long_documents(read, chosen, allow_short=allow_short_documents)
     require_outside(out, checkpoint.folder)
     make_folder(out)
-    remove_unfinished(out)
     run = _record(given, checkpoint, chosen, rows, read, describe_device(target_device, compute), seed)
     run.resolved |= trained.for_record()
     with run.recorded(out):
@@ -170,7 +169,7 @@ def write_tuned(out: Path, loaded: LoadedModel, subject: dict[str, Any], trained
             os.replace(path, out / path.name)
         shutil.rmtree(out / "weights")
         copy_companions(checkpoint, out, checkpoint.rope.window.target)
-        (out / CARD).write_text(_card(checkpoint, subject, trained), encoding="utf-8")
+        (out / CARD).write_text(_card(checkpoint, subject, trained), encoding="utf-8", errors="replace")
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write {out}: {error}.\n  Free some space, then go on with --resume.") from error
     write_config(out / "config.json", written(checkpoint.config, checkpoint.rope))
