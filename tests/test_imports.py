@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    "errors", "names", "rope", "runtimes", "record", "progress", "checkpoint", "extension", "exporting", "inspection", "checking",
+    "errors", "names", "rope", "theory", "runtimes", "record", "progress", "checkpoint", "extension", "exporting", "inspection", "checking",
     "planning",
     "text", "pilot", "model", "train", "evals", "reports", "pipeline", "arguments", "answers", "tables", "cli", "__main__",
 )  # fmt: skip
@@ -16,6 +16,7 @@ LIGHT_LAYERS = {
     "errors",
     "names",
     "rope",
+    "theory",
     "runtimes",
     "record",
     "progress",

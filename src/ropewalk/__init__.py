@@ -11,6 +11,7 @@ The verbs of the command line as functions over paths, and the few types they sp
     evaluate   perplexity and passkey retrieval, with uncertainty
     report     one page from any number of runs
     run        all of it in one call
+    bounds     the paper's theory in numbers, as printed and as it holds
 
 Heavy packages are imported by the verb that needs them, not by `import ropewalk`.
 """
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ropewalk.pipeline import run
     from ropewalk.planning.forecast import plan
     from ropewalk.reports.page import write_report as report
+    from ropewalk.theory.answer import bounds
     from ropewalk.train.tune import tune
 
 __version__ = "0.1.0"
@@ -43,6 +45,7 @@ __all__ = [
     "RopewalkError",
     "Run",
     "Window",
+    "bounds",
     "check",
     "evaluate",
     "export",
@@ -56,6 +59,7 @@ __all__ = [
 ]
 
 _VERBS = {
+    "bounds": ("ropewalk.theory.answer", "bounds"),
     "check": ("ropewalk.checking", "check"),
     "export": ("ropewalk.exporting.export", "export"),
     "evaluate": ("ropewalk.evals.evaluate", "evaluate"),

@@ -209,6 +209,28 @@ def plan(
 
 
 @verb
+def bounds(
+    head_dim: Annotated[int, typer.Option("--head-dim", help="Rotated dimensions of a head; LLaMA's are 128.")] = 128,
+    theta: Annotated[float, typer.Option("--theta", help="rope_theta of config.json; LLaMA's is 10000.")] = 10_000.0,
+    window: Annotated[str, typer.Option("--window", help="Original window in tokens; LLaMA's is 2048.")] = "2048",
+    fits: Annotated[int, typer.Option("--fits", help="Seeds of Figure 2's random fit; 0: none.", min=0)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what the paper's theory promises for a size of head, as printed and as it holds (docs/window.md)."""
+    from ropewalk.theory.answer import bounds as bounded
+    from ropewalk.theory.words import bounds_lines, bounds_table, fits_table
+
+    answer = bounded(head_dim=head_dim, theta=theta, window=tokens(window), fits=fits)
+    if as_json:
+        show(json_text(answer))
+        return
+    show(bounds_table(answer))
+    show(bounds_lines(answer))
+    if answer["fits"]:
+        show(fits_table(answer["window"], answer["fits"]))
+
+
+@verb
 def export(
     model: Model,
     out: Out,
