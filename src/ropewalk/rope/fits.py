@@ -38,7 +38,7 @@ class Solver:
 
 
 SOLVERS = (
-    Solver("normal equations, products in float32", np.float32),
+    Solver("normal equations, all but the solution in float32", np.float32),
     Solver("normal equations, float64"),
     Solver("singular values above 2e-4 of the largest", ridge=None, cut=2048 * float(np.finfo(np.float32).eps)),
     Solver("normal equations, ridge 1e-3", ridge=1e-3),
@@ -56,7 +56,8 @@ def basis(inverse_F: np.ndarray, distances_S: np.ndarray) -> np.ndarray:
 def random_fit(inverse_F: np.ndarray, window: int, solver: Solver, seed: int) -> np.ndarray:
     """The h_j, float64 complex, of a fit to N(0, 1) values at the distances 0 .. window - 1."""
     values_S = np.random.default_rng(seed).standard_normal(window)
-    weights = solver.fitted(basis(inverse_F, np.arange(window)), values_S).astype(np.float64)
+    basis_S2F = basis(inverse_F.astype(solver.dtype), np.arange(window, dtype=solver.dtype))
+    weights = solver.fitted(basis_S2F, values_S).astype(np.float64)
     sines_F, cosines_F = np.split(weights, 2)
     return cosines_F - 1j * sines_F  # Re[h e^(i x)] = Re h cos x - Im h sin x
 
