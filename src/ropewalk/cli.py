@@ -14,7 +14,7 @@ from ropewalk.arguments import device_memory, maybe_tokens, memory, spread_data,
 from ropewalk.errors import RopeError, RopewalkError
 from ropewalk.progress import TerminalProgress
 from ropewalk.record import as_json as json_text
-from ropewalk.rope.methods import METHODS
+from ropewalk.rope.methods import METHODS, TABLE_METHOD
 from ropewalk.rope.options import parsed_options
 
 INTERRUPTED = 130  # the shell's code for Ctrl-C
@@ -41,7 +41,10 @@ console = Console(stderr=True)
 Model = Annotated[str, typer.Argument(help="Folder, hub id (org/name) or 'pilot'.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", help="New folder.", show_default=False)]
 To = Annotated[str, typer.Option("--to", help="Target window in tokens: 8192 or 8k.", show_default=False)]
-OneMethod = Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")]
+OneMethod = Annotated[
+    str,
+    typer.Option("--method", help=f"One of {', '.join(METHODS)}; {TABLE_METHOD} for GPT-2 and OPT, which have tables."),
+]
 Options = Annotated[
     list[str] | None,
     typer.Option("--option", help="NAME=VALUE of the method, repeatable: beta_fast=16, theta=5e5, factors=@FILE."),
@@ -144,7 +147,8 @@ def extend(
     run = extended(
         model, to=tokens(to), out=out, method=method, options=options, start=start, progress=TerminalProgress(console)
     )
-    after, form = run.ropes["after"]["full_attention"], run.resolved["written_as"]["form"]
+    positions, form = run.ropes["after"], run.resolved["written_as"]["form"]
+    after = positions.get("full_attention") or positions["learned_table"]
     line = f"{out}: window {after['original_window']} -> {after['window']} by {method}, written as {form}"
     show(json_text(asdict(run)) if as_json else line)
 

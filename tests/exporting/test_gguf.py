@@ -16,7 +16,7 @@ from ropewalk.exporting.tensors import neighbouring
 from ropewalk.extension import extend
 from ropewalk.record import read_run
 from tests.conftest import config_of, make_llama
-from tests.export.graph import Graph
+from tests.exporting.graph import Graph
 
 IDS = np.random.default_rng(5).integers(2, 300, 150).tolist()  # beyond a window of 64 and its double
 

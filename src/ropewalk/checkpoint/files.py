@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from ropewalk.errors import CheckpointError
 
@@ -53,6 +54,15 @@ def _indexed(folder: Path) -> tuple[str, ...]:
 
 def stored_numbers(path: Path) -> int:
     """Numbers in a safetensors file, its header checked against its size."""
+    header, _ = header_of(path)
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def header_of(path: Path) -> tuple[dict[str, Any], int]:
+    """What a safetensors file says of its tensors, and the byte where they begin; checked against the file's size.
+
+    Raises CheckpointError for a file that is not whole.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -67,7 +77,7 @@ def stored_numbers(path: Path) -> int:
         end = max((tensor["data_offsets"][1] for tensor in tensors), default=0)
         if 8 + length + end != size:
             raise ValueError(f"{size} bytes where its header promises {8 + length + end}")
-        return sum(math.prod(tensor["shape"]) for tensor in tensors)
+        return header, 8 + length
     except OSError as error:
         raise unreadable(path, error) from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:

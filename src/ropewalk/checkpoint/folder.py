@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.files import INDEX, files_of_weights, require_readable, stored_numbers, unreadable
+from ropewalk.checkpoint.position_table import LearnedTable, table_of
 from ropewalk.checkpoint.rope_config import read_ropes
 from ropewalk.checkpoint.trained_on import TRAINED_ON
 from ropewalk.errors import CheckpointError
 from ropewalk.record import write_text
-from ropewalk.rope.spec import RopeSpec
+from ropewalk.rope.spec import RopeSpec, Window
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -47,12 +48,28 @@ class Checkpoint:
 
     @cached_property
     def ropes(self) -> dict[str, RopeSpec]:
+        """The rotation of each kind of layer. Raises CheckpointError when the model does not rotate."""
         return read_ropes(self.config, str(self.folder / "config.json"))
 
     @property
     def rope(self) -> RopeSpec:
-        """The rotation of the layers that attend to the whole window."""
+        """The rotation of the layers that attend to the whole window. Raises CheckpointError when none rotates."""
         return self.ropes["full_attention"]
+
+    @cached_property
+    def table(self) -> LearnedTable | None:
+        """The learned table of positions, of the model types that have one and do not rotate."""
+        return table_of(self.config, str(self.folder / "config.json"))
+
+    @property
+    def window(self) -> Window:
+        return self.rope.window if self.table is None else self.table.window
+
+    def positions_for_record(self) -> dict[str, Any]:
+        """How positions enter, as plain values for run.json: the rotation of each kind of layer, or the table."""
+        if self.table is not None:
+            return {"learned_table": self.table.for_record()}
+        return {kind: rope.for_record() for kind, rope in self.ropes.items()}
 
     @cached_property
     def weight_files(self) -> tuple[str, ...]:
@@ -75,13 +92,17 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     Raises CheckpointError when there is no such model, or its config or weights are missing or broken.
     """
     checkpoint = _with_config(*_resolved(model))
+    checkpoint.window  # noqa: B018  a model that cannot be extended is refused here, before any work
     checkpoint.parameters  # noqa: B018  a model whose weights are not whole is refused here, before any work
     return checkpoint
 
 
 def open_config(model: str | Path) -> Checkpoint:
-    """The same with no look at the weights, which may be missing; of a hub id only config.json is fetched."""
-    return _with_config(*_resolved(model, ("config.json",)))
+    """The same for a model that rotates, with no look at the weights, which may be missing; of a hub id only config.json
+    is fetched."""
+    checkpoint = _with_config(*_resolved(model, ("config.json",)))
+    checkpoint.rope  # noqa: B018  as above
+    return checkpoint
 
 
 def _with_config(folder: Path, name: str) -> Checkpoint:
@@ -99,9 +120,7 @@ def _with_config(folder: Path, name: str) -> Checkpoint:
         raise CheckpointError(f"{path} cannot be read: {error}.\n  Fetch the checkpoint again.") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} holds {type(config).__name__}, not an object.\n  Fetch the checkpoint again.")
-    checkpoint = Checkpoint(folder, name, config)
-    checkpoint.ropes  # noqa: B018  a model that cannot be extended is refused here, before any work
-    return checkpoint
+    return Checkpoint(folder, name, config)
 
 
 def pilot_folder() -> Path:
