@@ -76,7 +76,7 @@ def worst_phases(inverse_F: np.ndarray) -> np.ndarray:
 def scores(h_F: np.ndarray, inverse_F: np.ndarray, distances_S: np.ndarray) -> np.ndarray:
     """a(s) at each distance (equation 3). `h_F` may have axes before its last, which the answer keeps."""
     angles_FS = np.outer(inverse_F, distances_S)
-    return h_F.real @ np.cos(angles_FS) - h_F.imag @ np.sin(angles_FS)
+    return np.real(h_F) @ np.cos(angles_FS) - np.imag(h_F) @ np.sin(angles_FS)
 
 
 def distance_from_line(
