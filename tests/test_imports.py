@@ -8,7 +8,7 @@ import pytest
 LAYERS = (
     "errors", "names", "rope", "theory", "runtimes", "record", "progress", "checkpoint", "extension", "exporting", "inspection", "checking",
     "planning",
-    "text", "pilot", "model", "train", "evals", "reports", "pipeline", "arguments", "answers", "tables", "cli", "__main__",
+    "text", "pilot", "model", "train", "evals", "searching", "reports", "pipeline", "arguments", "answers", "tables", "cli", "__main__",
 )  # fmt: skip
 PACKAGE = Path(__file__).parents[1] / "src" / "ropewalk"
 HEAVY = {"torch", "transformers", "safetensors", "tokenizers"}

@@ -9,6 +9,7 @@ The verbs of the command line as functions over paths, and the few types they sp
     plan       memory and time that tuning will need
     tune       fine-tune it, resumable
     evaluate   perplexity and passkey retrieval, with uncertainty
+    search     one divisor a rotary pair for a target, without tuning
     report     one page from any number of runs
     run        all of it in one call
     bounds     the paper's theory in numbers, as printed and as it holds
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ropewalk.pipeline import run
     from ropewalk.planning.forecast import plan
     from ropewalk.reports.page import write_report as report
+    from ropewalk.searching.search import search
     from ropewalk.theory.answer import bounds
     from ropewalk.train.tune import tune
 
@@ -55,6 +57,7 @@ __all__ = [
     "read_run",
     "report",
     "run",
+    "search",
     "tune",
 ]
 
@@ -67,6 +70,7 @@ _VERBS = {
     "inspect": ("ropewalk.inspection", "inspect"),
     "plan": ("ropewalk.planning.forecast", "plan"),
     "report": ("ropewalk.reports.page", "write_report"),
+    "search": ("ropewalk.searching.search", "search"),
     "run": ("ropewalk.pipeline", "run"),
     "tune": ("ropewalk.train.tune", "tune"),
 }

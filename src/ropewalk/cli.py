@@ -454,6 +454,41 @@ def evaluate(
 
 
 @verb
+def search(
+    model: Model,
+    to: To,
+    out: Out,
+    data: Data = None,
+    budget: Annotated[int, typer.Option("--budget", help="Candidates to try; LongRoPE took 1344.")] = 400,
+    windows: Annotated[int, typer.Option("--windows", help="Documents that each is judged on, of N tokens.")] = 5,
+    dtype: Dtype = None,
+    device: Device = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find one divisor a rotary pair for a target, without tuning (LongRoPE), for extend --method longrope."""
+    from dataclasses import asdict
+
+    from ropewalk.searching.search import search as searched
+
+    progress = TerminalProgress(console)
+    if not data:
+        progress.note("no --data: searching on the built-in corpus, Python sources")
+    run = searched(
+        model, to=tokens(to), out=out, data=data or ["pilot"], budget=budget, windows=windows, dtype=dtype, device=device,
+        seed=seed, resume=resume, progress=progress,
+    )  # fmt: skip
+    if as_json:
+        show(json_text(asdict(run)))
+        return
+    found = ", ".join(f"{row.name.removeprefix('search/')} {row.value:.3f}" for row in run.results)
+    show(
+        f"perplexity on the texts searched on: {found}\nropewalk extend {model} --to {to} {run.resolved['extend_with']} --out ..."
+    )
+
+
+@verb
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders made by evaluate, tune or run.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="The page to write, such as page.html.", show_default=False)],
