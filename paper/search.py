@@ -66,7 +66,7 @@ def tried_at_random(
     name: str, draw: Callable[..., dict], method: str, rope: RopeSpec, arguments, judge: Objective, out: Path
 ) -> Contender:
     """The best of `budget` draws of a method's own options."""
-    random, pieces = np.random.default_rng(arguments.seed), Pieces(out / f"{name}.jsonl")
+    random, pieces = np.random.default_rng(arguments.seed), Pieces(out / f"{name.replace(', ', '-')}.jsonl")
     best: tuple[float, dict] | None = None
     for _ in range(arguments.budget):
         given = draw(random, rope, arguments.to)

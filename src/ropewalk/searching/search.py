@@ -48,7 +48,8 @@ def search(
     attention factor that goes with it. Every loss is kept as it is found, and `resume` goes on from there to the same
     result. Raises RopewalkError for what the caller can mend.
 
-    >>> run = search("pilot", to=512, out=folder / "searched", budget=10, windows=1)
+    >>> _ = (folder / "text.txt").write_text("def square(x): return x * x\\n" * 100)
+    >>> run = search("pilot", to=512, data=[folder / "text.txt"], out=folder / "searched", budget=10, windows=1)
     >>> len(run.resolved["factors"]), run.results[0].value >= run.results[-1].value
     (16, True)
     """
