@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    "errors", "names", "reading", "atomic", "rope", "runtimes", "record", "progress", "checkpoint", "extension", "exporting", "inspection", "checking",
+    "errors", "names", "reading", "atomic", "rope", "theory", "runtimes", "record", "progress", "checkpoint", "extension", "exporting", "inspection", "checking",
     "planning",
-    "text", "pilot", "model", "train", "evals", "reports", "pipeline", "arguments", "answers", "tables", "cli", "__main__",
+    "text", "pilot", "model", "train", "evals", "searching", "reports", "pipeline", "arguments", "answers", "tables", "cli", "__main__",
 )  # fmt: skip
 PACKAGE = Path(__file__).parents[1] / "src" / "ropewalk"
 HEAVY = {"torch", "transformers", "safetensors", "tokenizers"}
@@ -18,6 +18,7 @@ LIGHT_LAYERS = {
     "reading",
     "atomic",
     "rope",
+    "theory",
     "runtimes",
     "record",
     "progress",

@@ -9,8 +9,10 @@ The verbs of the command line as functions over paths, and the few types they sp
     plan       memory and time that tuning will need
     tune       fine-tune it, resumable
     evaluate   perplexity and passkey retrieval, with uncertainty
+    search     one divisor a rotary pair for a target, without tuning
     report     one page from any number of runs
     run        all of it in one call
+    bounds     the paper's theory in numbers, as printed and as it holds
 
 Heavy packages are imported by the verb that needs them, not by `import ropewalk`.
 """
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from ropewalk.pipeline import run
     from ropewalk.planning.forecast import plan
     from ropewalk.reports.page import write_report as report
+    from ropewalk.searching.search import search
+    from ropewalk.theory.answer import bounds
     from ropewalk.train.tune import tune
 
 __version__ = "0.1.0"
@@ -43,6 +47,7 @@ __all__ = [
     "RopewalkError",
     "Run",
     "Window",
+    "bounds",
     "check",
     "evaluate",
     "export",
@@ -52,10 +57,12 @@ __all__ = [
     "read_run",
     "report",
     "run",
+    "search",
     "tune",
 ]
 
 _VERBS = {
+    "bounds": ("ropewalk.theory.answer", "bounds"),
     "check": ("ropewalk.checking", "check"),
     "export": ("ropewalk.exporting.export", "export"),
     "evaluate": ("ropewalk.evals.evaluate", "evaluate"),
@@ -63,6 +70,7 @@ _VERBS = {
     "inspect": ("ropewalk.inspection", "inspect"),
     "plan": ("ropewalk.planning.forecast", "plan"),
     "report": ("ropewalk.reports.page", "write_report"),
+    "search": ("ropewalk.searching.search", "search"),
     "run": ("ropewalk.pipeline", "run"),
     "tune": ("ropewalk.train.tune", "tune"),
 }

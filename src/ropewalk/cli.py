@@ -15,7 +15,7 @@ from ropewalk.errors import RopeError, RopewalkError
 from ropewalk.names import printable
 from ropewalk.progress import TerminalProgress
 from ropewalk.record import as_json as json_text
-from ropewalk.rope.methods import METHODS
+from ropewalk.rope.methods import METHODS, TABLE_METHOD
 from ropewalk.rope.options import parsed_options
 
 INTERRUPTED = 130  # the shell's code for Ctrl-C
@@ -42,7 +42,10 @@ console = Console(stderr=True)
 Model = Annotated[str, typer.Argument(help="Folder, hub id (org/name) or 'pilot'.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", help="New folder.", show_default=False)]
 To = Annotated[str, typer.Option("--to", help="Target window in tokens: 8192 or 8k.", show_default=False)]
-OneMethod = Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")]
+OneMethod = Annotated[
+    str,
+    typer.Option("--method", help=f"One of {', '.join(METHODS)}; {TABLE_METHOD} for GPT-2 and OPT, which have tables."),
+]
 Options = Annotated[
     list[str] | None,
     typer.Option("--option", help="NAME=VALUE of the method, repeatable: beta_fast=16, theta=5e5, factors=@FILE."),
@@ -169,7 +172,8 @@ def extend(
     run = extended(
         model, to=tokens(to), out=out, method=method, options=options, start=start, progress=TerminalProgress(console)
     )
-    after, form = run.ropes["after"]["full_attention"], run.resolved["written_as"]["form"]
+    positions, form = run.ropes["after"], run.resolved["written_as"]["form"]
+    after = positions.get("full_attention") or positions["learned_table"]
     line = f"{out}: window {after['original_window']} -> {after['window']} by {method}, written as {form}"
     show(json_text(asdict(run)) if as_json else line)
 
@@ -231,6 +235,28 @@ def plan(
     else:
         show(plan_table(answer))
         show(plan_lines(answer))
+
+
+@verb
+def bounds(
+    head_dim: Annotated[int, typer.Option("--head-dim", help="Rotated dimensions of a head; LLaMA's are 128.")] = 128,
+    theta: Annotated[float, typer.Option("--theta", help="rope_theta of config.json; LLaMA's is 10000.")] = 10_000.0,
+    window: Annotated[str, typer.Option("--window", help="Original window in tokens; LLaMA's is 2048.")] = "2048",
+    fits: Annotated[int, typer.Option("--fits", help="Seeds of Figure 2's random fit; 0: none.", min=0)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what the paper's theory promises for a size of head, as printed and as it holds (docs/window.md)."""
+    from ropewalk.theory.answer import bounds as bounded
+    from ropewalk.theory.words import bounds_lines, bounds_table, fits_table
+
+    answer = bounded(head_dim=head_dim, theta=theta, window=tokens(window), fits=fits)
+    if as_json:
+        show(json_text(answer))
+        return
+    show(bounds_table(answer))
+    show(bounds_lines(answer))
+    if answer["fits"]:
+        show(fits_table(answer["window"], answer["fits"]))
 
 
 @verb
@@ -450,6 +476,41 @@ def evaluate(
     if failed := run.resolved.get("gate", {}).get("failed"):
         console.print(f"beyond noise, more than {max_drop} points below the base: {', '.join(failed)}", style="red")
         raise typer.Exit(NOT_AS_MEANT)
+
+
+@verb
+def search(
+    model: Model,
+    to: To,
+    out: Out,
+    data: Data = None,
+    budget: Annotated[int, typer.Option("--budget", help="Candidates to try; LongRoPE took 1344.")] = 400,
+    windows: Annotated[int, typer.Option("--windows", help="Documents that each is judged on, of N tokens.")] = 5,
+    dtype: Dtype = None,
+    device: Device = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find one divisor a rotary pair for a target, without tuning (LongRoPE), for extend --method longrope."""
+    from dataclasses import asdict
+
+    from ropewalk.searching.search import search as searched
+
+    progress = TerminalProgress(console)
+    if not data:
+        progress.note("no --data: searching on the built-in corpus, Python sources")
+    run = searched(
+        model, to=tokens(to), out=out, data=data or ["pilot"], budget=budget, windows=windows, dtype=dtype, device=device,
+        seed=seed, resume=resume, progress=progress,
+    )  # fmt: skip
+    if as_json:
+        show(json_text(asdict(run)))
+        return
+    found = ", ".join(f"{row.name.removeprefix('search/')} {row.value:.3f}" for row in run.results)
+    show(
+        f"perplexity on the texts searched on: {found}\nropewalk extend {model} --to {to} {run.resolved['extend_with']} --out ..."
+    )
 
 
 @verb

@@ -16,17 +16,19 @@ from ropewalk.checkpoint.folder import (
     write_config,
 )
 from ropewalk.checkpoint.output import require_new, require_outside, whole_folder
+from ropewalk.checkpoint.position_table import LearnedTable, config_with, stretched
 from ropewalk.checkpoint.rope_blocks import text_section
 from ropewalk.checkpoint.rope_config import contradictions
 from ropewalk.checkpoint.rope_writing import sayable, written
 from ropewalk.checkpoint.subject import UNSCALED_METHODS, UNTUNED, subject_of
+from ropewalk.checkpoint.table_writing import file_with_table, write_weights
 from ropewalk.checkpoint.trained_on import write_trained_on
 from ropewalk.errors import RopeError
 from ropewalk.names import unknown
 from ropewalk.progress import Progress, silent
 from ropewalk.record import Run, input_file
-from ropewalk.rope.methods import method_named, native
-from ropewalk.rope.options import rescaled_by
+from ropewalk.rope.methods import TABLE_METHOD, native, require_known
+from ropewalk.rope.options import require_options_of, rescaled_by
 from ropewalk.rope.scalings import Unscaled
 from ropewalk.rope.spec import RopeSpec, Window
 
@@ -39,19 +41,23 @@ class Extension:
 
     checkpoint: Checkpoint
     method: str
-    before: RopeSpec
-    after: RopeSpec
+    before: RopeSpec | LearnedTable
+    after: RopeSpec | LearnedTable  # of the same kind
 
     options: dict[str, Any]
     start: str
 
     @property
     def config(self) -> dict[str, Any]:
+        if isinstance(self.after, LearnedTable):
+            return config_with(self.checkpoint.config, self.after)
         return written(self.checkpoint.config, self.after)
 
     @property
     def notes(self) -> list[str]:
         """What the longer window will not do, and what the base's config contradicts itself in, in sentences."""
+        if self.checkpoint.table is not None:
+            return []
         config = self.checkpoint.config
         said_twice = contradictions(config, self.checkpoint.rope) if self.start == "here" else []
         return [*layer_notes(text_section(config)), *said_twice]
@@ -59,6 +65,8 @@ class Extension:
     @property
     def form(self) -> str:
         """How config.json says it, in a few words."""
+        if isinstance(self.after, LearnedTable) or isinstance(self.before, LearnedTable):
+            return f"a table of {self.after.window.target} positions"
         if isinstance(self.after.scaling, Unscaled):
             raised = self.after.theta != self.before.theta
             return f"rope_theta {self.after.theta:.8g}" if raised else "the declared window alone"
@@ -72,16 +80,42 @@ def planned_extension(
 
     `start="original"` puts back the base's own rotation before the method is applied; "here" extends what is there.
     """
-    method_named(method)
+    require_known(method)
     if start not in STARTS:
         raise RopeError(unknown("start", start, STARTS))
     checkpoint = open_checkpoint(model)
+    if checkpoint.table is not None:
+        after = _resampled_table(checkpoint, checkpoint.table, to, method, options, start)
+        return Extension(checkpoint, method, checkpoint.table, after, dict(options or {}), start)
     before = _restored(checkpoint) if start == "original" else checkpoint.rope
     if start == "here":
         _require_settled(checkpoint, method)
     assert_scalable(text_section(checkpoint.config), method)
     after = sayable(checkpoint.config, rescaled_by(method, before, to, options))
     return Extension(checkpoint, method, before, after, dict(options or {}), start)
+
+
+def _resampled_table(
+    checkpoint: Checkpoint, table: LearnedTable, to: int, method: str, options: dict[str, Any] | None, start: str
+) -> LearnedTable:
+    """The longer table. Raises RopeError for a method of rotary positions, or a base that is no longer there."""
+    if method != TABLE_METHOD:
+        raise RopeError(
+            f"cannot apply {method}: {checkpoint.name} has {table.in_words()}, and does not rotate.\n"
+            "  The other methods rescale rotary position embeddings (RoPE).\n"
+            f"  Use --method {TABLE_METHOD}, which resamples the table for the longer window."
+        )
+    require_options_of(method, options or {})
+    if start == "original":
+        raise RopeError(
+            "cannot put the base's own table back: a resampled one does not hold it.\n"
+            "  --from original is for rotation, which config.json alone decides.\n"
+            "  Start from the base checkpoint."
+        )
+    _require_settled(checkpoint, method)
+    longer = stretched(table, to)
+    file_with_table(checkpoint.folder, checkpoint.weight_files, table)
+    return longer
 
 
 def _restored(checkpoint: Checkpoint) -> RopeSpec:
@@ -106,7 +140,7 @@ def _require_settled(checkpoint: Checkpoint, method: str) -> None:
             f"cannot apply {method}: this checkpoint's window was already lengthened by {subject['method']}, and it was "
             "not tuned since.\n"
             f"  Its run.json in {checkpoint.folder} says so; its config.json alone would give a wrong stretch.\n"
-            "  Start from the base checkpoint, or put its rotation back: --from original."
+            f"  Start from the base checkpoint{'' if checkpoint.table else ', or put its rotation back: --from original'}."
         )
 
 
@@ -149,11 +183,14 @@ def fill(folder: Path, extension: Extension) -> None:
     """Everything of the extended checkpoint but its record."""
     checkpoint, window = extension.checkpoint, extension.after.window
     write_config(folder / "config.json", extension.config)
-    for name in checkpoint.weight_files:
-        size = max(tensor.stop for tensor in checkpoint.tensors[name])
-        link_or_copy(checkpoint.folder / name, folder / name, size)
-    if checkpoint.weight_files != (WEIGHTS,):
-        copied(checkpoint.folder / INDEX, folder / INDEX)
+    if isinstance(extension.after, LearnedTable):
+        write_weights(folder, checkpoint, extension.after)
+    else:
+        for name in checkpoint.weight_files:
+            size = max(tensor.stop for tensor in checkpoint.tensors[name])
+            link_or_copy(checkpoint.folder / name, folder / name, size)
+        if checkpoint.weight_files != (WEIGHTS,):
+            copied(checkpoint.folder / INDEX, folder / INDEX)
     copy_companions(checkpoint, folder, window.target)
     write_trained_on(folder, (), checkpoint.folder)
     text = card(subject_of(checkpoint)["name"], extension.method, extension.before, extension.after)
@@ -180,18 +217,25 @@ def _record(extension: Extension) -> Run:
         resolved={
             "subject": subject,
             "stretch": extension.after.window.stretch,
-            "written_as": {
-                "rope_type": extension.after.scaling.rope_type,
-                "form": extension.form,
-                "schemas": ["transformers 5", "transformers 4"],
-            },
+            "written_as": _written_as(extension),
         },
-        ropes={
-            "before": {kind: rope.for_record() for kind, rope in checkpoint.ropes.items()},
-            "after": {
-                kind: r.for_record() for kind, r in (checkpoint.ropes | {FULL_ATTENTION: extension.after}).items()
-            },
-        },
+        ropes={"before": checkpoint.positions_for_record(), "after": _positions_after(extension)},
         seed=None,
         inputs=[input_file(checkpoint.folder / "config.json")],
     )
+
+
+def _written_as(extension: Extension) -> dict[str, Any]:
+    if isinstance(extension.after, LearnedTable):
+        return {"form": extension.form, "tensor": extension.after.kind.tensor}
+    return {
+        "rope_type": extension.after.scaling.rope_type,
+        "form": extension.form,
+        "schemas": ["transformers 5", "transformers 4"],
+    }
+
+
+def _positions_after(extension: Extension) -> dict[str, Any]:
+    if isinstance(extension.after, LearnedTable):
+        return {"learned_table": extension.after.for_record()}
+    return extension.checkpoint.positions_for_record() | {FULL_ATTENTION: extension.after.for_record()}

@@ -44,6 +44,7 @@ def inspect(
     answer["cost"] = [_cost(text_section(checkpoint.config), checkpoint.parameters, n) for n in lengths]
     if to is not None:
         plan = planned_extension(model, to, method or "pi", options, start)
+        assert isinstance(plan.after, RopeSpec)  # as the model rotates
         answer["after"] = _described(plan.after) | {"written_as": plan.form}
     return answer
 

@@ -134,7 +134,7 @@ def run(
         given=given,
         resolved={"subject": subject_of(checkpoint), "to": targets, "methods": list(method),
                   "steps": list(steps_at.values()), "children": [], "stages": _earlier_stages(out)},
-        ropes={"before": {kind: rope.for_record() for kind, rope in checkpoint.ropes.items()}},
+        ropes={"before": checkpoint.positions_for_record()},
         seed=seed,
         inputs=[] if data is None else [input_file(f) for f in document_files([Path(d) for d in data])],
     )  # fmt: skip

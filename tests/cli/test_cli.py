@@ -30,10 +30,12 @@ def process(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "ropewalk", *map(str, arguments)], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("verb", ["", "inspect", "extend", "check", "export", "tune", "evaluate", "report", "run"])
+@pytest.mark.parametrize(
+    "verb", ["", "bounds", "inspect", "extend", "check", "export", "search", "tune", "evaluate", "report", "run"]
+)
 def test_help_teaches(verb: str) -> None:
     text = ropewalk(*filter(None, [verb]), "--help")
-    assert "Usage" in text and ("--out" in text or verb in ("", "inspect", "check"))
+    assert "Usage" in text and ("--out" in text or verb in ("", "bounds", "inspect", "check"))
 
 
 def test_the_whole_way_on_a_tiny_model(tiny_llama: Path, texts: Path, tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ def test_a_data_set_is_read_no_further_than_it_is_asked(folder: Path) -> None:
     [
         ("hf:", "is not a data set"),
         ("hf:a:b:c:d", "is not a data set"),
+        ("hf:org/name@", "does not say what of which"),
         ("hf:./nowhere", r"no such folder: \./nowhere"),
         ("FOLDER::nope", r"cannot be read: Bad split: nope(.|\n)*It is a folder here"),
         ("FOLDER:nope", r"cannot be read: BuilderConfig 'nope' not found"),
@@ -146,6 +147,8 @@ def test_offline_what_is_cached_is_found_and_the_rest_is_one_message(folder: Pat
     shutil.copytree(folder, kept / "snapshots" / commit)
     (kept / "refs").mkdir()
     (kept / "refs" / "main").write_text(commit)
+    older = shutil.copytree(folder, kept / "snapshots" / ("b" * 40))
+    parquet(older / "data" / "train-00000.parquet", {"text": ["as it was"], "more": [1]})
     environment = {
         "PATH": "/usr/bin:/bin",
         "HF_HOME": str(tmp_path / "home"),
@@ -153,12 +156,12 @@ def test_offline_what_is_cached_is_found_and_the_rest_is_one_message(folder: Pat
         "HOME": str(tmp_path),
     }
     done = subprocess.run(
-        [sys.executable, "-c", OFFLINE, "hf:org/kept", "hf:org/other", f"hf:{folder}::validation"],
+        [sys.executable, "-c", OFFLINE, "hf:org/kept", f"hf:org/kept@{'b' * 40}", "hf:org/other", f"hf:{folder}::validation"],
         capture_output=True, text=True, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    kept_there, *message, here = done.stdout.splitlines()
-    assert kept_there == "['a', 'b', 'c']" and here == "['v']"
+    kept_there, as_it_was, *message, here = done.stdout.splitlines()
+    assert kept_there == "['a', 'b', 'c']" and as_it_was == "['as it was', 'c']" and here == "['v']"
     assert message[0].startswith("the data set hf:org/other cannot be read: ") and "HF_HUB_OFFLINE is set" in message[1]
     assert "Traceback" not in done.stderr
 

@@ -1,8 +1,14 @@
 """The model card of an extended or tuned checkpoint, and of an adapter."""
 
 import json
+from dataclasses import replace
+from typing import Any
 
-from ropewalk.rope.spec import RopeSpec
+from ropewalk.checkpoint.folder import Checkpoint
+from ropewalk.checkpoint.position_table import LearnedTable
+from ropewalk.rope.methods import TABLE_METHOD
+from ropewalk.rope.scalings import Unscaled
+from ropewalk.rope.spec import RopeSpec, Window
 
 CARD = "README.md"
 
@@ -16,10 +22,26 @@ _METHOD_NAMES = {
     "longrope": "one divisor a rotary pair (LongRoPE, arXiv 2402.13753)",
     "freeze": "dynamic NTK made static",
     "none": "no rescaling: only the declared window grew",
+    "interpolate-table": "its learned table of positions resampled along straight lines",
 }
 
 
-def card(base: str, method: str, before: RopeSpec, after: RopeSpec, tuning: str | None = None) -> str:
+_CHANGED = """No weight was added and the architecture is the base model's, so any runtime that
+reads its `config.json` loads it."""
+_CHANGED_TABLE = """The table has more rows; the architecture and all other weights are the base
+model's, so any runtime that reads its `config.json` loads it."""
+_NOTE = """`config.json` says the rotation twice, for transformers 5 (`rope_parameters`) and for everything older
+(`rope_theta`, `rope_scaling`); the two agree."""
+_TABLE_NOTE = """Beyond the resampled window there is no row: stock transformers ends with an index error there."""
+
+
+def card(
+    base: str,
+    method: str,
+    before: RopeSpec | LearnedTable,
+    after: RopeSpec | LearnedTable,
+    tuning: str | None = None,
+) -> str:
     """Markdown with the hub's metadata on top. `tuning` says in a sentence how it was tuned; None if it was not."""
     state = tuning or (
         "**Not tuned yet**: the weights are the base model's. Expect worse text at every length until it is tuned."
@@ -34,22 +56,33 @@ tags: [ropewalk, long-context]
 # {base}, window {before.window.original} → {after.window.target}
 
 The context window of `{base}` was lengthened from {before.window.original} to {after.window.target} tokens with
-{_METHOD_NAMES.get(method, method)}. No weight was added and the architecture is the base model's, so any runtime that
-reads its `config.json` loads it.
+{_METHOD_NAMES.get(method, method)}. {_CHANGED_TABLE if isinstance(after, LearnedTable) else _CHANGED}
 
 {state}
 
-| | rotation |
+| | positions |
 |---|---|
 | base | {before.in_words()} |
 | here | {after.in_words()} |
 
-`config.json` says the rotation twice, for transformers 5 (`rope_parameters`) and for everything older
-(`rope_theta`, `rope_scaling`); the two agree. How this folder was made is in `run.json`.
+{_TABLE_NOTE if isinstance(after, LearnedTable) else _NOTE} How this folder was made is in `run.json`.
 """
 
 
-def adapter_card(name: str, base: str, rope: RopeSpec, tuning: str) -> str:
+def tuned_card(checkpoint: Checkpoint, subject: dict[str, Any], tuning: str) -> str:
+    """The card of a checkpoint that was tuned from this one, which may itself be extended; `subject` says by what."""
+    window = Window(subject["original"], subject["original"])
+    if checkpoint.table is not None:
+        before = replace(checkpoint.table, window=window)
+        after = replace(checkpoint.table, window=Window(window.original, checkpoint.window.target))
+        return card(subject["name"], subject["method"] or TABLE_METHOD, before, after, tuning)
+    rope = checkpoint.rope
+    theta = subject["theta"] or rope.theta  # an older record may not tell the base's
+    unscaled = replace(rope, window=window, theta=theta, scaling=Unscaled())
+    return card(subject["name"], subject["method"] or "none", unscaled, rope, tuning)
+
+
+def adapter_card(name: str, base: str, rope: RopeSpec | LearnedTable, tuning: str) -> str:
     """Markdown for a peft adapter folder that is laid over the model at `base`, whose window it was tuned at."""
     return f"""---
 base_model: {json.dumps(base)}
@@ -61,7 +94,7 @@ tags: [ropewalk, long-context, lora]
 # {name}, an adapter for a window of {rope.window.target}
 
 These are the weights that tuning changed, and not a whole model: load them over the one they were trained on, whose
-`config.json` has the rotation ({rope.in_words()}) and whose tokenizer is theirs.
+`config.json` has its positions ({rope.in_words()}) and whose tokenizer is theirs.
 
 ```python
 from peft import PeftModel

@@ -27,6 +27,12 @@ OTHER_POSITIONS: dict[str, str] = {
     **dict.fromkeys(("gptj", "codegen"), _TABLE),
 }
 
+RESAMPLED = frozenset(("gpt2", "opt"))  # whose learned table can be (checkpoint.position_table)
+_WITH_TABLE = (
+    "Its table can be resampled instead: ropewalk extend MODEL --method interpolate-table; then tune, evaluate."
+)
+_ELSE = "Use a RoPE checkpoint, such as one of the Llama, Mistral or Qwen families."
+
 # RoPE models whose window config.json alone cannot lengthen, or not yet; each line completes "its ...".
 _PROPORTIONAL = "global layers rotate a part of each head by rope_type proportional, which no scaling can be laid over"
 OUT_OF_REACH: dict[str, str] = {
@@ -126,7 +132,7 @@ def assert_within_reach(config: dict[str, Any], source: str) -> None:
             f"this is not a model that ropewalk can extend: {source} says model_type {model_type!r}, "
             f"and it has {OTHER_POSITIONS[model_type]}.\n"
             "  Position Interpolation rescales rotary position embeddings set by config.json (RoPE).\n"
-            "  Use a RoPE checkpoint, such as one of the Llama, Mistral or Qwen families."
+            f"  {_WITH_TABLE if model_type in RESAMPLED else _ELSE}"
         )
     if model_type in OUT_OF_REACH:
         raise CheckpointError(

@@ -21,6 +21,7 @@ from ropewalk.checkpoint.files import (
 )
 from ropewalk.checkpoint.headers import StoredTensor
 from ropewalk.checkpoint.inside import require_inside, unreadable
+from ropewalk.checkpoint.position_table import LearnedTable, table_of
 from ropewalk.checkpoint.rope_blocks import SIDES, text_section
 from ropewalk.checkpoint.rope_config import read_ropes
 from ropewalk.checkpoint.trained_on import TRAINED_ON, trained_on
@@ -28,7 +29,7 @@ from ropewalk.checkpoint.values import count
 from ropewalk.errors import CheckpointError
 from ropewalk.reading import parsed_json, read_bounded
 from ropewalk.record import FILE
-from ropewalk.rope.spec import RopeSpec
+from ropewalk.rope.spec import RopeSpec, Window
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -59,12 +60,28 @@ class Checkpoint:
 
     @cached_property
     def ropes(self) -> dict[str, RopeSpec]:
+        """The rotation of each kind of layer. Raises CheckpointError when the model does not rotate."""
         return read_ropes(self.config, str(self.folder / "config.json"))
 
     @property
     def rope(self) -> RopeSpec:
-        """The rotation of the layers that attend to the whole window."""
+        """The rotation of the layers that attend to the whole window. Raises CheckpointError when none rotates."""
         return self.ropes["full_attention"]
+
+    @cached_property
+    def table(self) -> LearnedTable | None:
+        """The learned table of positions, of the model types that have one and do not rotate."""
+        return table_of(self.config, str(self.folder / "config.json"))
+
+    @property
+    def window(self) -> Window:
+        return self.rope.window if self.table is None else self.table.window
+
+    def positions_for_record(self) -> dict[str, Any]:
+        """How positions enter, as plain values for run.json: the rotation of each kind of layer, or the table."""
+        if self.table is not None:
+            return {"learned_table": self.table.for_record()}
+        return {kind: rope.for_record() for kind, rope in self.ropes.items()}
 
     @cached_property
     def weight_files(self) -> tuple[str, ...]:
@@ -92,6 +109,7 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     Raises CheckpointError when there is no such model, or its config or weights are missing or broken.
     """
     checkpoint = _with_config(*_resolved(model))
+    checkpoint.window  # noqa: B018  a model that cannot be extended is refused here, before any work
     source = str(checkpoint.folder / "config.json")
     require_own_code_only(checkpoint.config, source)
     _require_sides(text_section(checkpoint.config), source)
@@ -108,8 +126,11 @@ def _require_sides(text: dict[str, Any], source: str) -> None:
 
 
 def open_config(model: str | Path) -> Checkpoint:
-    """The same with no look at the weights, which may be missing; of a hub id only config.json is fetched."""
-    return _with_config(*_resolved(model, ("config.json",)))
+    """The same for a model that rotates, with no look at the weights, which may be missing; of a hub id only config.json
+    is fetched."""
+    checkpoint = _with_config(*_resolved(model, ("config.json",)))
+    checkpoint.rope  # noqa: B018  as above
+    return checkpoint
 
 
 def _with_config(folder: Path, name: str) -> Checkpoint:
@@ -131,9 +152,7 @@ def _with_config(folder: Path, name: str) -> Checkpoint:
             "  Expected one JSON object, as transformers writes it.\n"
             "  Fetch the checkpoint again."
         ) from None
-    checkpoint = Checkpoint(folder, name, config)
-    checkpoint.ropes  # noqa: B018  a model that cannot be extended is refused here, before any work
-    return checkpoint
+    return Checkpoint(folder, name, config)
 
 
 def config_of(raw: bytes) -> dict[str, Any]:

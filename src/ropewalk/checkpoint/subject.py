@@ -9,22 +9,23 @@ from ropewalk.record import Run, read_run
 from ropewalk.rope.spec import RopeSpec
 
 # config.json shows the windows of these methods as if pretrained; the record tells
-UNSCALED_METHODS = ("none", "ntk", "abf", "freeze")
+UNSCALED_METHODS = ("none", "ntk", "abf", "freeze", "interpolate-table")
 UNTUNED: dict[str, Any] = {"tuned": False, "tuning_steps": None, "tuning_tokens": None, "learning_rate": None}
 
 
 def subject_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """Name, method, windows and tuning of a checkpoint, for the records of what is done with it.
 
-    `original` and `theta` are those of the base, before any method; theta None where an older record cannot tell it. The
+    `original` and `theta` are those of the base, before any method; theta None where an older record
+    cannot tell it, and for a model that does not rotate. The
     name is that of the base model, handed on from record to record. A folder that ropewalk did not make is a base.
     """
-    rope = checkpoint.rope
+    window = checkpoint.window
     subject = {
         "name": checkpoint.name,
         "method": None,
-        "original": rope.window.original,
-        "theta": rope.theta,
+        "original": window.original,
+        "theta": None if checkpoint.table else checkpoint.rope.theta,
         "target": None,
         **UNTUNED,
     }
@@ -41,9 +42,9 @@ def subject_of(checkpoint: Checkpoint) -> dict[str, Any]:
                 "  Make the folder again, or remove its run.json: it then counts as a base model."
             )
         subject |= told
-        if told.get("theta") is None:
-            subject["theta"] = _theta_of_base(rope, earlier, subject["original"])
-    return subject | {"window": rope.window.target, "model": str(checkpoint.folder)}
+        if told.get("theta") is None and checkpoint.table is None:
+            subject["theta"] = _theta_of_base(checkpoint.rope, earlier, subject["original"])
+    return subject | {"window": window.target, "model": str(checkpoint.folder)}
 
 
 def _says_whose(told: dict[str, Any]) -> bool:

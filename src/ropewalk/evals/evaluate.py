@@ -29,6 +29,7 @@ from ropewalk.evals.questions import (
     check,
     default_lengths,
     measures,
+    require_positions,
     task_inputs,
 )
 from ropewalk.evals.task_files import task_names
@@ -98,7 +99,8 @@ def evaluate(
     if (finished := finished_run(out, given, resume=resume)) is not None:
         return finished
     checkpoint = open_checkpoint(model)
-    windows = default_lengths(checkpoint.rope.window.target) if lengths is None else tuple(sorted(set(lengths)))
+    windows = default_lengths(checkpoint.window.target) if lengths is None else tuple(sorted(set(lengths)))
+    require_positions(checkpoint, windows)
     questions = Questions(
         tasks=tuple(tasks), lengths=windows, task_files=None if task_files is None else Path(task_files), limit=limit,
         sampler=sampler, seed=seed,
@@ -121,7 +123,7 @@ def evaluate(
     overlap = trained_among(scored, asked_reports(questions) if digests else [], digests)
     if not allow_overlap:
         require_unread(overlap, checkpoint.folder)
-    work = measures(questions, codec, checkpoint.rope.window.target, scored)
+    work = measures(questions, codec, checkpoint.window.target, scored)
     begun = _begun(out, inputs)
     if {"perplexity", *PASSKEYS} & set(tasks):
         _warn(checkpoint, windows, scored, progress)
@@ -143,7 +145,7 @@ def evaluate(
             "batch_tokens": scorer.batch_tokens,
             "engine": "shared prefixes, chosen rows" if scorer.lean else "the stock forward pass",
         },
-        ropes={"model": {kind: rope.for_record() for kind, rope in checkpoint.ropes.items()}},
+        ropes={"model": checkpoint.positions_for_record()},
         seed=seed,
         device=describe_device(loaded.device, loaded.model.dtype),
         inputs=inputs,
@@ -230,7 +232,7 @@ def _require_same(begun: Run, run: Run, out: Path) -> None:
 
 
 def _warn(checkpoint: Checkpoint, lengths: Sequence[int], scored: Sequence[ScoredDocument], progress: Progress) -> None:
-    window = checkpoint.rope.window.target
+    window = checkpoint.window.target
     beyond = [str(length) for length in lengths if length > window]
     if beyond:
         progress.warn(

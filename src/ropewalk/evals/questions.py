@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ropewalk.checkpoint.folder import Checkpoint
 from ropewalk.errors import DataError
 from ropewalk.evals.documents import ScoredDocument
 from ropewalk.evals.landmark import landmark_documents, measured_landmark
@@ -30,6 +31,7 @@ from ropewalk.model.scoring import Scorer
 from ropewalk.names import unknown
 from ropewalk.progress import Progress
 from ropewalk.record import EvalResult, input_file
+from ropewalk.rope.methods import TABLE_METHOD
 from ropewalk.text.summaries import SummaryDocument, summary_room
 
 PASSKEYS = ("passkey", "passkey-near-start", "passkey-anywhere", "passkey-landmark")
@@ -221,3 +223,14 @@ def task_inputs(questions: Questions) -> list[dict[str, Any]]:
     if "govreport" in questions.tasks:
         files.append(_govreport_file(questions) or hub_file())
     return [input_file(file) for file in files]
+
+
+def require_positions(checkpoint: Checkpoint, lengths: Sequence[int]) -> None:
+    """Raises DataError for a length that a learned table has no rows for. Rotation goes on at any length."""
+    if checkpoint.table is not None and max(lengths, default=0) > checkpoint.window.target:
+        raise DataError(
+            f"--lengths asks for {max(lengths)} tokens, and {checkpoint.name} has {checkpoint.table.in_words()}.\n"
+            "  A token beyond it has no position, so nothing can be measured there.\n"
+            f"  Extend it first (ropewalk extend MODEL --method {TABLE_METHOD}), or give lengths of at most "
+            f"{checkpoint.window.target}."
+        )

@@ -65,8 +65,9 @@ def planned_export(model: str | Path, to: str = "gguf", dtype: str | None = None
         raise CheckpointError(unknown("format", to, FORMATS))
     gguf_package()
     checkpoint = open_checkpoint(model)
+    rope = checkpoint.rope  # a model that does not rotate is refused as such
     family = family_of(checkpoint)
-    rotation = carried(checkpoint.rope, family)
+    rotation = carried(rope, family)
     tensors = placed_tensors(checkpoint, family, dtype)
     sides = hyperparameters(checkpoint, {tensor.name: tensor.shape for tensor in tensors})
     vocabulary = read_vocabulary(checkpoint, int(sides["vocab_size"]))

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from ropewalk.checkpoint.folder import Checkpoint
 from ropewalk.errors import CheckpointError, DataError
-from ropewalk.model.rotary import assert_rotates
+from ropewalk.model.rotary import assert_has_table, assert_rotates
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
@@ -57,7 +57,7 @@ class TextCodec:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that was checked to rotate as its folder says, and its tokenizer."""
+    """A model that was checked to have its positions as its folder says, and its tokenizer."""
 
     model: PreTrainedModel
     codec: TextCodec
@@ -66,7 +66,7 @@ class LoadedModel:
 
     @property
     def window(self) -> int:
-        return self.checkpoint.rope.window.target
+        return self.checkpoint.window.target
 
 
 def load_model(checkpoint: Checkpoint, *, dtype: str | None = None, device: str | None = None) -> LoadedModel:
@@ -91,7 +91,10 @@ def load_model(checkpoint: Checkpoint, *, dtype: str | None = None, device: str 
                 "  Expected a causal language model in the format of transformers."
             ) from error
     model.to(chosen)  # type: ignore[arg-type]  device only: a cast here would cast the frequencies too
-    assert_rotates(model, checkpoint.ropes, str(checkpoint.folder))
+    if checkpoint.table is not None:
+        assert_has_table(model, checkpoint.table, str(checkpoint.folder))
+    else:
+        assert_rotates(model, checkpoint.ropes, str(checkpoint.folder))
     return LoadedModel(model.eval(), codec, checkpoint, chosen)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from ropewalk.checkpoint.position_table import LearnedTable
 from ropewalk.errors import CheckpointError
 from ropewalk.rope.frequencies import base_frequencies
 from ropewalk.rope.scalings import LongRope
@@ -56,6 +57,19 @@ def assert_rotates(model: torch.nn.Module, ropes: dict[str, RopeSpec], folder: s
                 f"  config.json says {rope.in_words()}.\n"
                 "  Both schemas in config.json must agree; `ropewalk check --fix` writes them so."
             )
+
+
+def assert_has_table(model: torch.nn.Module, table: LearnedTable, folder: str) -> None:
+    """Raises CheckpointError unless the model's table of positions has a row for each token of its window."""
+    wanted = table.window.target + table.kind.offset
+    names = [name for name, _ in model.named_parameters() if name.endswith(table.kind.tensor)]
+    rows = [len(model.get_parameter(name)) for name in names]
+    if rows != [wanted]:
+        raise CheckpointError(
+            f"the model loaded from {folder} has a table of {', '.join(map(str, rows)) or 'no'} positions.\n"
+            f"  config.json says {table.window.target}, so {wanted} rows of {table.kind.tensor} were expected.\n"
+            "  Fetch the checkpoint again."
+        )
 
 
 def _at_load(rope: RopeSpec) -> np.ndarray:

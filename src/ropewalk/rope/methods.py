@@ -201,9 +201,12 @@ METHODS: dict[str, Method] = {
     "freeze": freeze,
 }
 
+# For models that do not rotate: their learned table of positions is resampled (checkpoint.position_table)
+TABLE_METHOD = "interpolate-table"
+
 METHOD_NAMES = {
     "none": "direct", "pi": "PI", "ntk": "NTK", "by-parts": "NTK-by-parts", "yarn": "YaRN", "llama3": "Llama 3",
-    "abf": "ABF", "longrope": "LongRoPE", "freeze": "frozen NTK",
+    "abf": "ABF", "longrope": "LongRoPE", "freeze": "frozen NTK", TABLE_METHOD: "interpolated table",
 }  # fmt: skip
 
 
@@ -212,11 +215,22 @@ def native(rope: RopeSpec) -> RopeSpec:
     return replace(rope, window=Window(rope.window.original, rope.window.original), scaling=Unscaled())
 
 
+def require_known(name: str) -> None:
+    """Raises RopeError for a name that is no method, with the closest and all there are."""
+    if name not in (*METHODS, TABLE_METHOD):
+        raise RopeError(unknown("method", name, (*METHODS, TABLE_METHOD)))
+
+
 def method_named(name: str) -> Method:
-    """The method of that name. Raises RopeError that names the closest and lists all."""
-    if name in METHODS:
-        return METHODS[name]
-    raise RopeError(unknown("method", name, METHODS))
+    """The method of that name, for a model that rotates. Raises RopeError when it is none."""
+    require_known(name)
+    if name == TABLE_METHOD:
+        raise RopeError(
+            f"cannot apply {name}: this model rotates, and has no learned table of positions.\n"
+            "  The method resamples the tables of GPT-2 and OPT.\n"
+            "  Use --method pi, which is the same idea for rotary positions, or another of them."
+        )
+    return METHODS[name]
 
 
 def _rescaled(rope: RopeSpec, target: int, name: str, scaling: Callable[[float], Scaling]) -> RopeSpec:

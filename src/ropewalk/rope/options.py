@@ -2,18 +2,21 @@
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ropewalk.errors import RopeError
 from ropewalk.names import unknown
-from ropewalk.rope.methods import METHODS, method_named
+from ropewalk.rope.methods import METHODS, method_named, require_known
 from ropewalk.rope.spec import RopeSpec
 
 
 def method_options(name: str) -> dict[str, inspect.Parameter]:
     """The options of a method: its keyword-only parameters."""
-    parameters = inspect.signature(method_named(name)).parameters.values()
+    require_known(name)
+    if name not in METHODS:  # the one for learned tables, which takes none
+        return {}
+    parameters = inspect.signature(METHODS[name]).parameters.values()
     return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
@@ -36,16 +39,22 @@ def parsed_options(name: str, pairs: Sequence[str]) -> dict[str, Any]:
 def rescaled_by(name: str, rope: RopeSpec, target: int, options: dict[str, Any] | None = None) -> RopeSpec:
     """`rope` taken to `target` by the method of that name. Raises RopeError for an option it does not have or lacks."""
     known, given = method_options(name), options or {}
-    for option in given:
-        if option not in known:
-            of_it = unknown(f"option of {name}", option, known) if known else f"method {name} has no options."
-            raise RopeError(of_it)
+    require_options_of(name, given)
     for option, value in given.items():
         _sensible(option, value)
     lacking = [p.name for p in known.values() if p.default is p.empty and p.name not in given]
     if lacking:
         raise RopeError(f"method {name} needs {', '.join(lacking)}.\n  Give it as --option {lacking[0]}=...")
-    return METHODS[name](rope, target, **given)
+    return method_named(name)(rope, target, **given)
+
+
+def require_options_of(name: str, given: Iterable[str]) -> None:
+    """Raises RopeError for an option that the method of that name does not have."""
+    known = method_options(name)
+    for option in given:
+        if option not in known:
+            of_it = unknown(f"option of {name}", option, known) if known else f"method {name} has no options."
+            raise RopeError(of_it)
 
 
 def _parsed(option: str, text: str, annotation: str) -> Any:

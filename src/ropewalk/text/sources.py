@@ -2,6 +2,7 @@
 
     hf:org/name                  the hub's data set, its only or default configuration, the split "train"
     hf:org/name:config:split     either may be left empty: hf:org/name::validation
+    hf:org/name@COMMIT           as it was then (a commit, tag or branch of the data set); with :config:split behind it too
     hf:./folder                  a data set that lies here; needs no network
 
 Data sets are read as a stream through `datasets`: no more of them is fetched than is used. What is not done here:
@@ -27,12 +28,13 @@ SPLIT = "train"
 
 @dataclass(frozen=True)
 class HubDataSet:
-    """A data set as it was asked for; `path` is org/name or a folder."""
+    """A data set as it was asked for; `path` is org/name or a folder, `revision` None what the hub has now."""
 
     given: str
     path: str
     config: str | None
     split: str
+    revision: str | None = None
 
     def documents(self) -> Iterator[Document]:
         """The texts in its own order. Raises DataError when it cannot be had or has no texts."""
@@ -59,10 +61,12 @@ class HubDataSet:
     def _opened(self) -> Any:
         load_dataset = needed("datasets", "data sets of the hub", "data").load_dataset
         try:
-            return load_dataset(self.path, name=self.config, split=self.split, streaming=True)
+            return load_dataset(self.path, name=self.config, split=self.split, revision=self.revision, streaming=True)
         except ConnectionError as error:  # what `hf download` has fetched is not looked for by `datasets`
             try:
-                folder = snapshot_download(self.path, repo_type="dataset", local_files_only=True)
+                folder = snapshot_download(
+                    self.path, repo_type="dataset", revision=self.revision, local_files_only=True
+                )
                 return load_dataset(folder, name=self.config, split=self.split, streaming=True)
             except Exception:
                 raise self._lost(error) from error
@@ -82,7 +86,8 @@ class HubDataSet:
 
     def as_input(self) -> dict[str, Any]:
         """How it is named in `inputs`. Its digest would be that of all of it; what was read has one of its own."""
-        return {"path": self.given, "config": self.config, "split": self.split}
+        pinned = {} if self.revision is None else {"revision": self.revision}
+        return {"path": self.given, "config": self.config, "split": self.split, **pinned}
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,8 @@ def sources(data: Sequence[str | Path]) -> Sources:
 
     >>> sources(["hf:org/name::test"]).data_sets[0].split
     'test'
+    >>> sources(["hf:org/name@1a2b3c::test"]).data_sets[0].revision
+    '1a2b3c'
     """
     named = [str(one) for one in data]
     files = document_files([Path(one) for one in named if not one.startswith(HUB)])
@@ -125,10 +132,18 @@ def _data_set(given: str) -> HubDataSet:
             "  Expected hf:org/name, hf:org/name:config:split or hf:./folder.\n"
             "  Leave config or split empty for the default: hf:org/name::validation."
         )
-    folder = Path(path).expanduser()
+    folder, revision = Path(path).expanduser(), None
     if folder.is_dir():
         path = str(folder)
     elif path[0] in "./~":
         raise DataError(f"no such folder: {path}.\n  {given} names a data set that lies here.\n  Check the path.")
+    elif "@" in path:
+        path, _, revision = path.partition("@")
+        if not path or not revision:
+            raise DataError(
+                f"{given!r} does not say what of which data set.\n"
+                "  Expected hf:org/name@COMMIT, or hf:org/name for what the hub has now.\n"
+                "  Name both, or leave the @ out."
+            )
     config, split = (*more, "", "")[:2]
-    return HubDataSet(given, path, config or None, split or SPLIT)
+    return HubDataSet(given, path, config or None, split or SPLIT, revision)

@@ -28,7 +28,7 @@ def write_adapter(out: Path, checkpoint: Checkpoint, trained: Trained, tuning: s
             tensors = {name: tensor.cpu().contiguous() for name, tensor in trained.tensors().items()}
             write_tensors(tensors, beside / WEIGHTS)
             trained.config(base).save_pretrained(str(beside))
-        card = adapter_card(subject_of(checkpoint)["name"], base, checkpoint.rope, tuning)
+        card = adapter_card(subject_of(checkpoint)["name"], base, checkpoint.table or checkpoint.rope, tuning)
         (out / CARD).write_text(card, encoding="utf-8", errors="replace")
         for name in (WEIGHTS, CONFIG):
             os.replace(out / "adapter" / name, out / name)

@@ -1,6 +1,5 @@
 """`ropewalk tune`: fine-tune a checkpoint at its window; the output folder is itself the tuned checkpoint."""
 
-import dataclasses
 import os
 import shutil
 from collections.abc import Sequence
@@ -9,9 +8,10 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ropewalk.checkpoint.card import CARD, card
+from ropewalk.checkpoint.card import CARD, tuned_card
 from ropewalk.checkpoint.folder import Checkpoint, copy_companions, open_checkpoint, write_config
 from ropewalk.checkpoint.output import finished_run, make_folder, require_outside, whole_folder
+from ropewalk.checkpoint.position_table import config_with
 from ropewalk.checkpoint.rope_writing import written
 from ropewalk.checkpoint.subject import subject_of
 from ropewalk.checkpoint.trained_on import write_trained_on
@@ -29,7 +29,6 @@ from ropewalk.model.load import (
 from ropewalk.pilot.corpus import PILOT
 from ropewalk.progress import Progress, silent
 from ropewalk.record import EvalResult, Run
-from ropewalk.rope.scalings import Unscaled
 from ropewalk.rope.spec import Window
 from ropewalk.train.adapter_folder import write_adapter
 from ropewalk.train.data import (
@@ -113,12 +112,12 @@ def tune(
     subject = subject_of(checkpoint)
     chosen = resolved_recipe(
         recipe, parameters=checkpoint.parameters, length=length, steps=steps, learning_rate=learning_rate,
-        batch_tokens=batch_tokens, window=Window(subject["original"], checkpoint.rope.window.target), packing=packing,
+        batch_tokens=batch_tokens, window=Window(subject["original"], checkpoint.window.target), packing=packing,
         pairs=pairs_of(recipe, data) if steps is None else None,
     )  # fmt: skip
-    if chosen.length > checkpoint.rope.window.target:
+    if chosen.length > checkpoint.window.target:
         raise DataError(
-            f"--length is {chosen.length}, beyond the model's window of {checkpoint.rope.window.target} tokens.\n"
+            f"--length is {chosen.length}, beyond the model's window of {checkpoint.window.target} tokens.\n"
             "  Extend the checkpoint first: ropewalk extend MODEL --to N --out DIR."
         )
     target_device = chosen_device(device)
@@ -168,11 +167,14 @@ def write_tuned(out: Path, loaded: LoadedModel, subject: dict[str, Any], trained
             path.chmod(0o644)
             os.replace(path, out / path.name)
         shutil.rmtree(out / "weights")
-        copy_companions(checkpoint, out, checkpoint.rope.window.target)
-        (out / CARD).write_text(_card(checkpoint, subject, trained), encoding="utf-8", errors="replace")
+        copy_companions(checkpoint, out, checkpoint.window.target)
+        text = tuned_card(checkpoint, subject, tuning_words(subject, trained))
+        (out / CARD).write_text(text, encoding="utf-8", errors="replace")
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write {out}: {error}.\n  Free some space, then go on with --resume.") from error
-    write_config(out / "config.json", written(checkpoint.config, checkpoint.rope))
+    table = checkpoint.table
+    config = written(checkpoint.config, checkpoint.rope) if table is None else config_with(checkpoint.config, table)
+    write_config(out / "config.json", config)
 
 
 def _record(
@@ -190,7 +192,7 @@ def _record(
         "tuning_tokens": recipe.steps * recipe.batch_tokens,
         "learning_rate": recipe.learning_rate,
     }
-    ropes = {kind: rope.for_record() for kind, rope in checkpoint.ropes.items()}
+    ropes = checkpoint.positions_for_record()
     return Run(
         command="tune",
         given=given,
@@ -234,12 +236,3 @@ def tuning_words(subject: dict[str, Any], trained: str) -> str:
         f"Tuned for {subject['tuning_steps']} steps, {subject['tuning_tokens']:,} tokens in all, at a learning rate of "
         f"{subject['learning_rate']:g}; {trained}."
     )
-
-
-def _card(checkpoint: Checkpoint, subject: dict[str, Any], trained: str) -> str:
-    rope = checkpoint.rope
-    tuning = tuning_words(subject, trained)
-    window = Window(subject["original"], subject["original"])
-    theta = subject["theta"] or rope.theta  # an older record may not tell the base's
-    before = dataclasses.replace(rope, window=window, theta=theta, scaling=Unscaled())
-    return card(subject["name"], subject["method"] or "none", before, rope, tuning)

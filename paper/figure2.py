@@ -1,0 +1,92 @@
+"""Figure 2 of the paper: scores fitted to random values are calm within the window, between positions too, and not beyond.
+
+The recipe of appendix C.1: d = 128, theta = 10000; 64 sines and 64 cosines of s theta_j; values N(0, 1) at every s of
+0 .. 2047; least squares by the normal equations, nothing on their diagonal, all in float32 by torch. Three panels: within
+the window, twice as far, and 25 .. 75 in steps of an eighth.
+
+What reproduces: about 0.6 at most within the window, smooth between whole distances, and far more beyond it. What does
+not: how much more. The normal equations have a condition number of about 1e18, so rounding decides it; another seed,
+another library or another dtype moves the paper's "8000" by orders of magnitude, as the table shows.
+
+    python paper/figure2.py --seeds 50
+"""
+
+import numpy as np
+import torch
+from drawing import axis, curve, options, saved
+
+from ropewalk.record import write_text
+from ropewalk.reports.lines import Rule
+from ropewalk.reports.standalone import HALF_ALONE
+from ropewalk.rope.bounds import corrected_bound, scores
+from ropewalk.rope.fits import SOLVERS, Solver, measured_fit, random_fit
+from ropewalk.rope.frequencies import base_frequencies
+from ropewalk.theory.answer import summary
+
+HEAD_DIM, THETA, WINDOW = 128, 10_000.0, 2048
+
+
+def torch_solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """In the dtype it is given, as the paper's code; numpy's own goes to float64."""
+    return torch.linalg.solve(torch.from_numpy(matrix), torch.from_numpy(right)).numpy()
+
+
+PAPERS = Solver("float32 throughout, torch: the paper's", np.float32, solve=torch_solve)
+
+
+def panels(out, inverse_F: np.ndarray, seed: int) -> None:
+    """The three panels of one fit."""
+    h_F = random_fit(inverse_F, WINDOW, PAPERS, seed)
+    name, where = "a(s)", "distance s, tokens"
+    everywhere = np.arange(2 * WINDOW)
+    both = scores(h_F, inverse_F, everywhere)
+    inside, outside = np.abs(both[:WINDOW]).max(), np.abs(both[WINDOW:]).max()
+    saved(
+        out / "figure2-within.svg", [curve("a(s)", 1, everywhere[:WINDOW], both[:WINDOW])],
+        axis(where, everywhere[:WINDOW], room=0), axis(name, [-1, 1]),
+        f"The fit within its window: at most {inside:.2f}.", layout=HALF_ALONE,
+    )  # fmt: skip
+    saved(
+        out / "figure2-beyond.svg", [curve("a(s)", 2, everywhere, both)],
+        axis(where, everywhere, room=0), axis(name, both),
+        f"The same beyond its window: up to {outside:.0f}.", [Rule(WINDOW, "the window ends")], HALF_ALONE,
+    )  # fmt: skip
+    fine = np.arange(25, 75, 0.125)
+    values = scores(h_F, inverse_F, fine)
+    saved(
+        out / "figure2-between.svg", [curve("a(s)", 1, fine, values)], axis(where, fine, room=0), axis(name, values),
+        "The same between whole distances, in eighths.", layout=HALF_ALONE,
+    )  # fmt: skip
+
+
+def table(inverse_F: np.ndarray, seeds: int) -> str:
+    """Markdown: the spread of each solver's fit over the seeds."""
+    head = ["solver", f"max\\|a\\|, s < {WINDOW}", f"{WINDOW} <= s < {2 * WINDOW}", "from the line, 25 .. 75", "max\\|h_j\\|",
+            "the corrected bound allows"]  # fmt: skip
+    lines = [head, ["---"] * len(head)]
+    for solver in (PAPERS, *SOLVERS):
+        measured = summary([measured_fit(inverse_F, WINDOW, solver, seed) for seed in range(seeds)])
+        cells = [_spread(measured[key]) for key in ("inside", "outside", "from_line", "largest")]
+        lines.append([solver.name, *cells, f"{corrected_bound(THETA, HEAD_DIM, measured['largest'][0]):.2g}"])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _spread(values: list[float]) -> str:
+    median, least, most = (f"{value:.2g}" for value in values)
+    return f"{median} ({least} to {most})"
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--seeds", type=int, default=50, help="fits in the table, by each solver (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="the fit that is drawn (%(default)s)")
+    arguments = parser.parse_args()
+    inverse_F = base_frequencies(THETA, HEAD_DIM)
+    panels(arguments.out, inverse_F, arguments.seed)
+    text = table(inverse_F, arguments.seeds)
+    write_text(arguments.out / "figure2.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
