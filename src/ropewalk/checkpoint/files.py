@@ -128,8 +128,9 @@ def require_own_code_only(config: Mapping[str, Any], source: str) -> None:
             f"  Weights are read from {WEIGHTS}, or from the files that {INDEX} names, and were checked there.\n"
             "  Remove the key."
         )
-    for part in (config, config.get("text_config")):
-        for key in _ATTENTION if isinstance(part, Mapping) else ():
+    text = config.get("text_config")
+    for part in (config, text if isinstance(text, Mapping) else {}):
+        for key in _ATTENTION:
             if (said := part.get(key)) is not None and not (isinstance(said, str) and said.isidentifier()):
                 raise CheckpointError(
                     f"{key} is {shown(said)} in {source}.\n"

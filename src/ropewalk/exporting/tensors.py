@@ -94,14 +94,14 @@ def placed_tensors(checkpoint: Checkpoint, family: Family, dtype: str | None) ->
                 "  Leaving it out would change the model.\n"
                 "  Use llama.cpp's own convert_hf_to_gguf.py."
             )
-        stored, shape = tensor.dtype, tensor.shape
+        stored, shape, sides = tensor.dtype, tensor.shape, len(tensor.shape)
         if stored not in _AS_READ:
             raise CheckpointError(
                 f"{source} in {path} is stored as {stored}.\n"
                 f"  Read here: {', '.join(DTYPES)}.\n"
                 "  Convert the checkpoint to one of these first."
             )
-        wanted = "F32" if len(shape) < 2 else stored if dtype is None else DTYPES[dtype]
+        wanted = "F32" if sides < 2 else stored if dtype is None else DTYPES[dtype]
         reordered = None
         if family.interleaved and re.search(r"\.attn_[qk]\.", name):
             reordered = heads if ".attn_q." in name else shape[0] // checkpoint.rope.rotary_dim
