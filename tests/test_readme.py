@@ -19,8 +19,10 @@ MAKE = [line.split("#")[0].strip() for line in SHELL if line.startswith("make")]
 
 
 def cut(command: str) -> str:
-    """The same command with two steps of tuning."""
+    """The same command with two steps of tuning, and a short search; what is said of each target is said of one."""
     command = re.sub(r"--steps [\d,]+", "--steps 2", command)
+    command = re.sub(r"--budget \d+", "--budget 10", command)
+    command = re.sub(r"(--learning-rate [^ ,]+)(,[^ ,]+)+", r"\1", command)
     return command if "--steps" in command or not command.startswith("ropewalk run") else f"{command} --steps 2"
 
 
