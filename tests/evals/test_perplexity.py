@@ -212,10 +212,14 @@ def test_one_pass_for_all_windows_equals_a_pass_a_window(tiny_llama: Path, tmp_p
     nested_equals_naive(tmp_path / "longer", tmp_path / "yarn")
 
 
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, {"abs": 1e-5}), (torch.float32, {"rel": 1e-5})], ids=str)
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "capped"])
-def test_every_token_s_loss_equals_the_plain_loop_s(name: str, tmp_path: Path) -> None:
-    """Five architectures, the sliding window's through its own forward: 1e-5 nats a token."""
-    model = random_model(ARCHITECTURES[name])
+def test_every_token_s_loss_equals_the_plain_loop_s(
+    name: str, dtype: torch.dtype, bound: dict[str, float], tmp_path: Path
+) -> None:
+    """Five architectures, the sliding window's through its own forward. Rotations and losses are float32 all the
+    same, so 1e-5 nats it is; computed in float32 throughout, a loss of six nats is off by up to two in 1e5 on some processors."""
+    model = random_model(ARCHITECTURES[name]).to(dtype)
     tokens = [(7 * i * i + i) % 90 for i in range(150)]
     lengths = (16, 32, 64, 100)
     measured(Scorer(model, 256), [tokens], tmp_path, lengths=lengths, stride=16)
@@ -229,7 +233,7 @@ def test_every_token_s_loss_equals_the_plain_loop_s(name: str, tmp_path: Path) -
     }
     for length in lengths:
         pairs = naive_targets(len(tokens), length, 16)
-        assert [held[p] for p in sorted(pairs)] == pytest.approx(naive_losses(model, tokens, pairs, length), abs=1e-5)
+        assert [held[p] for p in sorted(pairs)] == pytest.approx(naive_losses(model, tokens, pairs, length), **bound)
 
 
 def test_a_table_that_was_cut_is_not_built_upon(tmp_path: Path) -> None:
