@@ -204,7 +204,7 @@ def narrow(loaded: LoadedModel, window: int) -> LoadedModel:
     """The same model, taken to have a shorter window, so that prompts are cut."""
     rope = loaded.checkpoint.rope
     short = replace(rope, window=replace(rope.window, original=window, target=window))
-    view = SimpleNamespace(rope=short, folder=loaded.checkpoint.folder)
+    view = SimpleNamespace(rope=short, window=short.window, folder=loaded.checkpoint.folder)
     return replace(loaded, checkpoint=view)  # type: ignore[arg-type]
 
 
