@@ -133,7 +133,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
     try:
         yield beside
         os.chmod(beside, 0o755)
-        _sync(beside)
+        sync_folder(beside)
         if out.is_dir():
             remove_unfinished(out, FILE)
             out.rmdir()  # empty: require_new let it pass
@@ -148,7 +148,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Asks the disk to hold every file, so that a power cut after the rename finds them whole."""
     for path in (*folder.rglob("*"), folder):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
