@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    "errors", "names", "rope", "runtimes", "record", "progress", "checkpoint", "extension", "exporting", "inspection", "checking",
+    "errors", "names", "launch", "rope", "runtimes", "record", "progress", "checkpoint", "extension", "exporting", "inspection", "checking",
     "planning",
     "text", "pilot", "model", "train", "evals", "reports", "pipeline", "arguments", "answers", "tables", "cli", "__main__",
 )  # fmt: skip

@@ -1,8 +1,9 @@
 """The command line: one function a verb, each a thin layer over the function of the same name in Python."""
 
+import contextlib
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from ropewalk.answers import show
 from ropewalk.arguments import device_memory, maybe_tokens, memory, spread_data, token_list, tokens, words
 from ropewalk.errors import RopeError, RopewalkError
+from ropewalk.launch import launched, rank_and_count, speaks
 from ropewalk.progress import TerminalProgress
 from ropewalk.record import as_json as json_text
 from ropewalk.rope.methods import METHODS
@@ -73,18 +75,31 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def guarded(*arguments: Any, **options: Any) -> None:
         try:
-            function(*arguments, **options)
+            with _one_of_several() if launched() else contextlib.nullcontext():
+                function(*arguments, **options)
         except RopewalkError as error:
-            console.print(
-                f"{type(error).__name__}: {error}", style="red", highlight=False, markup=False, soft_wrap=True
-            )
+            if speaks(error):
+                console.print(
+                    f"{type(error).__name__}: {error}", style="red", highlight=False, markup=False, soft_wrap=True
+                )
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt as stopped:
             what = str(stopped) or "stopped"
-            console.print(f"{what}; go on with --resume", highlight=False, markup=False, soft_wrap=True)
+            if speaks(stopped):
+                console.print(f"{what}; go on with --resume", highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None
 
     return app.command(name=function.__name__.rstrip("_"))(guarded)
+
+
+@contextlib.contextmanager
+def _one_of_several() -> Iterator[None]:
+    """In a process that torchrun started: the loss of another is an error like ours, and the group ends with the verb."""
+    from ropewalk.model.ranks import leave, lost_rank
+
+    with lost_rank(lambda: "the work stopped on the way"):
+        yield
+        leave()
 
 
 @verb
@@ -307,6 +322,13 @@ def tune(
             "OUT (trackio: in its own folder); wandb sends them with WANDB_MODE=online, and not before.",
         ),
     ] = None,
+    sequence_parallel: Annotated[
+        int | None,
+        typer.Option(
+            "--sequence-parallel",
+            help="Under torchrun: so many processes share each sequence. Default: as few as memory asks for.",
+        ),
+    ] = None,
     resume: Resume = False,
 ) -> None:
     """Fine-tune an extended checkpoint at its window. OUT is the tuned checkpoint; its saves lie in OUT/saves.
@@ -317,7 +339,7 @@ def tune(
     from ropewalk.train.tune import tune as tuned
 
     progress = TerminalProgress(console)
-    if not data and recipe != "summaries":
+    if not data and recipe != "summaries" and rank_and_count()[0] == 0:
         progress.note("no --data: tuning on the built-in corpus, Python sources and passkey documents")
     run = tuned(
         model, out=out, data=data or ["pilot"], recipe=recipe, packing=packing,
@@ -327,8 +349,10 @@ def tune(
         lora_rank=lora_rank, lora_alpha=lora_alpha, lora_targets=None if lora_targets is None else words(lora_targets),
         merge=not no_merge, dtype=dtype, device=device, seed=seed, save_every=save_every, keep_saves=keep_saves,
         resume=resume, track=[name for one in track or () for name in words(one)], progress=progress,
+        sequence_parallel=sequence_parallel,
     )  # fmt: skip
-    show(f"{out}: tuned for {run.resolved['steps']} steps, training loss {run.results[0].value:.3f}")
+    if rank_and_count()[0] == 0:
+        show(f"{out}: tuned for {run.resolved['steps']} steps, training loss {run.results[0].value:.3f}")
 
 
 @verb

@@ -99,7 +99,7 @@ def part(jobs: int, data: int, sequence: int) -> Ranks:
     """This process's ranks, where the four work at so many jobs side by side."""
     mesh = init_device_mesh("cpu", (jobs, data, sequence), mesh_dim_names=("job", DATA, SEQUENCE))
     line = init_device_mesh("cpu", (jobs, data * sequence), mesh_dim_names=("job", ALL))
-    return Ranks(mesh[DATA, SEQUENCE], line[ALL])
+    return Ranks(line[ALL], mesh[DATA, SEQUENCE])
 
 
 def main(folder: Path) -> None:

@@ -9,7 +9,6 @@ A run of one process that torchrun did not start has no process group: all here 
 import contextlib
 import datetime
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,10 +18,10 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from ropewalk.errors import FailedElsewhere, RankError
+from ropewalk.launch import launched, rank_and_count
 
 DATA, SEQUENCE, ALL = "data", "sequence", "ranks"
 PATIENCE = datetime.timedelta(minutes=10)  # for a rank that neither answers nor ends; one that ends is noticed at once
-SPEAKS_AFTER = 1.0  # seconds that other ranks leave to the first to say what went wrong
 _T = TypeVar("_T")
 
 
@@ -41,33 +40,29 @@ class Layout:
         return f"{self.ranks} ranks: {self.data} for data x {self.sequence} for each sequence"
 
 
-def launched() -> bool:
-    """Whether torchrun, or what sets the same variables, started this process; also as the only one."""
-    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+def joined(device: torch.device, patience: datetime.timedelta = PATIENCE) -> "Ranks":
+    """All ranks that torchrun started, in a process group: nccl between GPUs, gloo for all else. A process alone is ALONE.
 
-
-def rank_and_count() -> tuple[int, int]:
-    """This process's number and how many there are, before any of them is asked."""
-    return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if launched() else (0, 1)
-
-
-def local_count() -> int:
-    """How many ranks share this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if launched() else 1
-
-
-def join(device: torch.device, patience: datetime.timedelta = PATIENCE) -> None:
-    """Makes the process group, unless it is there: nccl between GPUs, gloo for all else. Does nothing for a process alone.
-
-    The process takes the GPU of its number on this machine.
+    The process takes the GPU of its number on this machine. Raises RankError where there is none, or ranks are missing.
     """
-    if not launched() or dist.is_initialized():
-        return
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    with lost_rank("the ranks did not find each other"):
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=patience)
+    if not launched():
+        return ALONE
+    if device.type == "cuda":
+        _take_gpu(int(os.environ.get("LOCAL_RANK", 0)))
+    if not dist.is_initialized():
+        with lost_rank(lambda: "the ranks did not find each other"):
+            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=patience)
+    return Ranks(init_device_mesh(device.type, (dist.get_world_size(),), mesh_dim_names=(ALL,)))
+
+
+def _take_gpu(number: int) -> None:
+    if number >= torch.cuda.device_count():
+        raise RankError(
+            f"rank {number} of this machine has no GPU: there are {torch.cuda.device_count()}.\n"
+            "  Each process that torchrun starts takes one.\n"
+            "  Give --nproc-per-node the number of GPUs, or --device cpu."
+        )
+    torch.cuda.set_device(number)
 
 
 def leave() -> None:
@@ -79,17 +74,31 @@ def leave() -> None:
 class Ranks:
     """The ranks of one run; `Ranks()` is a process alone.
 
-    `mesh` has the axes data and sequence, `line` all ranks in one. Every rank must call the same methods in the same
-    order.
+    `line` has all ranks in one axis, `mesh` has the axes data and sequence; None: all lie along data. Every rank must
+    call the same methods in the same order.
     """
 
-    def __init__(self, mesh: DeviceMesh | None = None, line: DeviceMesh | None = None):
-        self.mesh, self.line = mesh, line
-        self.layout = Layout() if mesh is None else Layout(mesh[DATA].size(), mesh[SEQUENCE].size())
+    def __init__(self, line: DeviceMesh | None = None, mesh: DeviceMesh | None = None):
+        self.line, self.mesh = line, mesh
         self.number = 0 if line is None else line.get_local_rank()
         self.count = 1 if line is None else line.size()
-        self.data = 0 if mesh is None else mesh.get_local_rank(DATA)
+        self.layout = Layout(self.count) if mesh is None else Layout(mesh[DATA].size(), mesh[SEQUENCE].size())
+        self.data = self.number if mesh is None else mesh.get_local_rank(DATA)
         self.sequence = 0 if mesh is None else mesh.get_local_rank(SEQUENCE)
+
+    def over(self, layout: Layout) -> "Ranks":
+        """The same ranks, laid out so. Raises RankError when the layout does not fit them."""
+        if layout.ranks != self.count or min(layout.data, layout.sequence) < 1:
+            raise RankError(
+                f"a layout of {layout.data} x {layout.sequence} does not fit "
+                f"{self.count} {'process' if self.count == 1 else 'processes'}.\n"
+                "  Ranks for data times ranks for each sequence is the number that torchrun started.\n"
+                "  Give --sequence-parallel a divisor of it: torchrun --nproc-per-node N -m ropewalk tune ..."
+            )
+        if self.line is None:
+            return self
+        sides, names = (layout.data, layout.sequence), (DATA, SEQUENCE)
+        return Ranks(self.line, init_device_mesh(self.line.device_type, sides, mesh_dim_names=names))
 
     @property
     def is_first(self) -> bool:
@@ -141,25 +150,12 @@ class Ranks:
 ALONE = Ranks()
 
 
-def laid_out(layout: Layout, device: torch.device) -> Ranks:
-    """All ranks of the process group in this layout; ALONE where there is none. Raises RankError when it does not fit."""
-    count = rank_and_count()[1]
-    if layout.ranks != count:
-        raise RankError(
-            f"a layout of {layout.data} x {layout.sequence} does not fit {count} "
-            f"{'process' if count == 1 else 'processes'}.\n"
-            "  Ranks for data times ranks for each sequence is the number that torchrun started.\n"
-            "  Give --sequence-parallel a divisor of that number: torchrun --nproc-per-node N -m ropewalk tune ..."
-        )
-    if not dist.is_initialized():
-        return ALONE
-    line = init_device_mesh(device.type, (count,), mesh_dim_names=(ALL,))
-    return Ranks(init_device_mesh(device.type, (layout.data, layout.sequence), mesh_dim_names=(DATA, SEQUENCE)), line)
-
-
 @contextlib.contextmanager
-def lost_rank(what: str, advice: str = "Start it again with --resume.") -> Iterator[None]:
-    """Turns a failure of the ranks' talk, where another process ended or stopped answering, into a RankError."""
+def lost_rank(where: Callable[[], str]) -> Iterator[None]:
+    """Turns a failure of the ranks' talk, where another process ended or stopped answering, into a RankError.
+
+    `where` tells what was under way.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -167,9 +163,10 @@ def lost_rank(what: str, advice: str = "Start it again with --resume.") -> Itera
             raise
         first_line = str(error).strip().splitlines()[0]
         raise RankError(
-            f"{what}: another process of this run is gone ({first_line:.200}).\n"
-            f"  All ranks work on each step together; rank {rank_and_count()[0]} noticed it.\n"
-            f"  {advice}"
+            f"another process of this run is gone: {where()}.\n"
+            f"  All ranks work together, and rank {rank_and_count()[0]} of {rank_and_count()[1]} waited in vain "
+            f"({first_line:.200}).\n"
+            "  See what ended it, then start again with --resume."
         ) from error
 
 
@@ -177,26 +174,3 @@ def _is_lost(error: RuntimeError) -> bool:
     """gloo's errors are plain RuntimeErrors; nccl's and the store's have a class."""
     words = str(error).lower()
     return isinstance(error, dist.DistError) or "gloo" in words or "connection" in words or "timed out" in words
-
-
-def may_speak(quiet: bool) -> bool:
-    """Whether this process is to say what went wrong: one of the run's, the first if it fails too.
-
-    `quiet` is what another rank has said already. Without a store that all reach, every rank speaks for itself.
-    """
-    rank, count = rank_and_count()
-    if count == 1:
-        return True
-    if quiet:
-        return False
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return True
-    if rank:
-        time.sleep(SPEAKS_AFTER)
-    try:
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = dist.TCPStore(address, port, is_master=False, timeout=datetime.timedelta(seconds=5))
-        start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        return store.add(f"ropewalk/spoke/{start}", 1) == 1
-    except (RuntimeError, ValueError):  # torchrun itself is gone
-        return rank == 0

@@ -15,15 +15,15 @@ from typing import Any
 import torch
 
 from ropewalk.errors import CheckpointError, DataError
-from ropewalk.model.budget import free_bytes
 from ropewalk.model.engine import Engine, Lean, Stock, lean_engine
 from ropewalk.model.head import BodyAndHead
 from ropewalk.model.ranked import ranked_engine
-from ropewalk.model.ranks import ALONE, Ranks, local_count
+from ropewalk.model.ranks import ALONE, Ranks, lost_rank
 from ropewalk.model.sharding import Sharded, whole
 from ropewalk.planning.shapes import Shape, shape_of
 from ropewalk.progress import Progress
 from ropewalk.train.batches import batches, counted, idle_batch
+from ropewalk.train.layout import free_for_each
 from ropewalk.train.log import LOG, cut_log
 from ropewalk.train.meter import Meter, known_shape, shown
 from ropewalk.train.recipe import SMALL, Recipe
@@ -103,10 +103,7 @@ class Trainer:
             return ["everything" if sum(p.numel() for p in self.model.parameters()) < SMALL else "attention"]
         if memory is None:
             state = sum(3 * p.numel() * p.element_size() for p in self.parameters) // self.ranks.count
-            free = free_bytes(self.device)
-            if self.device.type == "cpu":  # the memory of one machine is all its ranks'
-                free //= local_count()
-            memory = int(self.ranks.least(free) * (1 - SPARE)) - state
+            memory = int(free_for_each(self.ranks, self.device) * (1 - SPARE)) - state
         dtype = str(self.compute).removeprefix("torch.")
         at_once = max(1, MICRO_TOKENS // self.recipe.length) * self.recipe.length
         tokens = min(at_once, self.recipe.batch_tokens) // self.ranks.layout.sequence
@@ -164,9 +161,15 @@ class Trainer:
     def run(self, saving: Saving, progress: Progress, tracker: Tracker = no_tracker) -> None:
         """All steps that are left. Raises Interrupted after a save; DataError when the loss is not finite."""
         if self.step < self.recipe.steps:
-            self._take_steps(saving, progress, tracker)
+            with lost_rank(self._where):
+                self._take_steps(saving, progress, tracker)
         elif saving.keep:
             self.save(saving.keep)  # it is there; a kill may have left older ones beside it
+
+    def _where(self) -> str:
+        newest = self._newest_save()
+        saved = f"{newest.folder} holds step {newest.step}" if newest else "nothing is saved yet"
+        return f"tuning stopped in step {self.step + 1} of {self.recipe.steps}, and {saved}"
 
     def _take_steps(self, saving: Saving, progress: Progress, tracker: Tracker) -> None:
         shape = known_shape(self.model.config.to_dict())
