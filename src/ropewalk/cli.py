@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ropewalk.answers import show
 from ropewalk.arguments import device_memory, maybe_tokens, memory, spread_data, token_list, tokens, words
-from ropewalk.errors import RopeError, RopewalkError
+from ropewalk.errors import RankError, RopeError, RopewalkError
 from ropewalk.launch import launched, rank_and_count, speaks
 from ropewalk.progress import TerminalProgress
 from ropewalk.record import as_json as json_text
@@ -37,7 +37,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console(stderr=True)
+console = Console(stderr=True, quiet=rank_and_count()[0] > 0)  # of several ranks the first tells how the work goes
+errors = Console(stderr=True)
+SHARED = ("tune", "evaluate")  # verbs whose work several processes do together
 
 
 Model = Annotated[str, typer.Argument(help="Folder, hub id (org/name) or 'pilot'.", show_default=False)]
@@ -75,28 +77,34 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def guarded(*arguments: Any, **options: Any) -> None:
         try:
-            with _one_of_several() if launched() else contextlib.nullcontext():
+            with _one_of_several(function.__name__) if launched() else contextlib.nullcontext():
                 function(*arguments, **options)
         except RopewalkError as error:
             if speaks(error):
-                console.print(
+                errors.print(
                     f"{type(error).__name__}: {error}", style="red", highlight=False, markup=False, soft_wrap=True
                 )
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt as stopped:
             what = str(stopped) or "stopped"
             if speaks(stopped):
-                console.print(f"{what}; go on with --resume", highlight=False, markup=False, soft_wrap=True)
+                errors.print(f"{what}; go on with --resume", highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None
 
     return app.command(name=function.__name__.rstrip("_"))(guarded)
 
 
 @contextlib.contextmanager
-def _one_of_several() -> Iterator[None]:
+def _one_of_several(name: str) -> Iterator[None]:
     """In a process that torchrun started: the loss of another is an error like ours, and the group ends with the verb."""
     from ropewalk.model.ranks import leave, lost_rank
 
+    if name not in SHARED and (count := rank_and_count()[1]) > 1:
+        raise RankError(
+            f"{name} was started in {count} processes.\n"
+            f"  torchrun is for verbs whose work several processes share: {', '.join(SHARED)}.\n"
+            f"  Run it once: ropewalk {name} ..."
+        )
     with lost_rank(lambda: "the work stopped on the way"):
         yield
         leave()
@@ -339,7 +347,7 @@ def tune(
     from ropewalk.train.tune import tune as tuned
 
     progress = TerminalProgress(console)
-    if not data and recipe != "summaries" and rank_and_count()[0] == 0:
+    if not data and recipe != "summaries":
         progress.note("no --data: tuning on the built-in corpus, Python sources and passkey documents")
     run = tuned(
         model, out=out, data=data or ["pilot"], recipe=recipe, packing=packing,
@@ -351,8 +359,7 @@ def tune(
         resume=resume, track=[name for one in track or () for name in words(one)], progress=progress,
         sequence_parallel=sequence_parallel,
     )  # fmt: skip
-    if rank_and_count()[0] == 0:
-        show(f"{out}: tuned for {run.resolved['steps']} steps, training loss {run.results[0].value:.3f}")
+    show(f"{out}: tuned for {run.resolved['steps']} steps, training loss {run.results[0].value:.3f}")
 
 
 @verb

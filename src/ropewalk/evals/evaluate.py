@@ -1,5 +1,7 @@
 """`ropewalk evaluate`: one model, some questions, one folder with a record."""
 
+import contextlib
+import datetime
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,11 +36,14 @@ from ropewalk.evals.questions import (
 from ropewalk.evals.task_files import task_names
 from ropewalk.evals.windows import PAPER_STRIDE
 from ropewalk.model.budget import batch_tokens_for
-from ropewalk.model.load import describe_device, load_codec, load_model
+from ropewalk.model.load import chosen_device, describe_device, load_codec, load_model
+from ropewalk.model.ranks import joined
 from ropewalk.model.scoring import Scorer
 from ropewalk.pilot.corpus import PILOT
 from ropewalk.progress import Progress, silent
 from ropewalk.record import EvalResult, Run, read_run
+
+PATIENCE = datetime.timedelta(days=2)  # with other ranks, whose part may take longer; one that ends is noticed at once
 
 
 def evaluate(
@@ -81,6 +86,9 @@ def evaluate(
     noise fails the gate, which `resolved["gate"]` tells. `memory_budget` is in bytes (None: half of what is free).
     Raises RopewalkError for what the caller can mend.
 
+    In processes that torchrun started, each calls this with the same arguments and holds the whole model; they share out
+    documents, windows and prompts, and the rows are those of one process to the last bit.
+
     >>> run = evaluate("pilot", tasks=["perplexity"], lengths=[64, 256], max_tokens=1024, out=folder / "measured")
     >>> [(row.metric, row.length, row.count) for row in run.results if row.name == "perplexity"]
     [('perplexity', 64, 1008), ('perplexity', 256, 1020)]
@@ -95,8 +103,11 @@ def evaluate(
         "against": None if against is None else str(against), "max_drop": max_drop, "memory_budget": memory_budget,
         "allow_overlap": allow_overlap, "dtype": dtype, "device": device, "seed": seed,
     }  # fmt: skip
-    if (finished := finished_run(out, given, resume=resume)) is not None:
-        return finished
+    ranks = joined(chosen_device(device), talk="cpu", patience=PATIENCE)
+    progress = progress if ranks.is_first else silent
+    finished = ranks.first(lambda: finished_run(out, given, resume=resume))
+    if ranks.most(finished is not None):
+        return finished or read_run(out)
     checkpoint = open_checkpoint(model)
     windows = default_lengths(checkpoint.rope.window.target) if lengths is None else tuple(sorted(set(lengths)))
     questions = Questions(
@@ -127,7 +138,7 @@ def evaluate(
         _warn(checkpoint, windows, scored, progress)
     loaded = load_model(checkpoint, dtype=dtype, device=device)
     batch_tokens = begun.resolved["batch_tokens"] if begun else batch_tokens_for(loaded.model, memory_budget)
-    scorer = Scorer(loaded.model, batch_tokens)
+    scorer = Scorer(loaded.model, int(ranks.least(batch_tokens)))  # passes are cut alike on all ranks
     run = Run(
         command="evaluate",
         given=given,
@@ -150,9 +161,9 @@ def evaluate(
     )
     if begun is not None:
         _require_same(begun, run, out)
-    make_folder(out)
-    with run.recorded(out):
-        asked = Asked(loaded, scorer, out, Pieces(out / "pieces.jsonl"), progress)
+    ranks.first(lambda: make_folder(out))
+    with run.recorded(out) if ranks.is_first else contextlib.nullcontext():
+        asked = Asked(loaded, scorer, out, Pieces(out / "pieces.jsonl", ranks), progress)
         for measure in work:
             run.results += measure(asked)
         if base is not None:

@@ -40,10 +40,11 @@ class Layout:
         return f"{self.ranks} ranks: {self.data} for data x {self.sequence} for each sequence"
 
 
-def joined(device: torch.device, patience: datetime.timedelta = PATIENCE) -> "Ranks":
+def joined(device: torch.device, *, talk: str | None = None, patience: datetime.timedelta = PATIENCE) -> "Ranks":
     """All ranks that torchrun started, in a process group: nccl between GPUs, gloo for all else. A process alone is ALONE.
 
-    The process takes the GPU of its number on this machine. Raises RankError where there is none, or ranks are missing.
+    The process takes the GPU of its number on this machine. `talk` is the kind of device that what ranks tell each other
+    lies on (None: that of `device`). Raises RankError where there is no GPU for it, or ranks are missing.
     """
     if not launched():
         return ALONE
@@ -52,7 +53,7 @@ def joined(device: torch.device, patience: datetime.timedelta = PATIENCE) -> "Ra
     if not dist.is_initialized():
         with lost_rank(lambda: "the ranks did not find each other"):
             dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=patience)
-    return Ranks(init_device_mesh(device.type, (dist.get_world_size(),), mesh_dim_names=(ALL,)))
+    return Ranks(init_device_mesh(talk or device.type, (dist.get_world_size(),), mesh_dim_names=(ALL,)))
 
 
 def _take_gpu(number: int) -> None:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from ropewalk.errors import CheckpointError, DataError
+from ropewalk.launch import launched
 from ropewalk.model.engine import Engine, Lean, Stock, lean_engine
 from ropewalk.model.head import BodyAndHead
 from ropewalk.model.ranked import ranked_engine
@@ -276,5 +278,7 @@ def _noticing_interrupts() -> Iterator[threading.Event]:
     try:
         yield noticed
     finally:
+        if launched() and sys.exception() is not None:
+            before.pop(signal.SIGTERM)  # torchrun ends the others of a lost rank with it: what they say comes first
         for number, handler in before.items():
             signal.signal(number, handler)
