@@ -21,10 +21,13 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
 
 
-def launched(processes: int, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Runs to its end; raises with the output when the exit code is not `code`."""
+def launched(
+    processes: int, *arguments: str, code: int = 0, more: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs to its end; raises with the output when the exit code is not `code`. `more` joins the environment."""
     done = subprocess.run(
-        torchrun(processes, *arguments), capture_output=True, text=True, env=environment(), timeout=SECONDS, cwd=ROOT
-    )
+        torchrun(processes, *arguments), capture_output=True, text=True, env=environment() | (more or {}),
+        timeout=SECONDS, cwd=ROOT,
+    )  # fmt: skip
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
