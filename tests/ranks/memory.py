@@ -1,7 +1,7 @@
 """Run as one process or by torchrun: what each rank holds, in bytes of anonymous memory, written as JSON by each.
 
-    open FOLDER OUT         opens the checkpoint over all ranks, and writes it again into OUT
-    step FOLDER OUT S L     one optimizer step on a row of L tokens, S ranks for each sequence
+open FOLDER OUT         opens the checkpoint over all ranks, and writes it again into OUT
+step FOLDER OUT S L     one optimizer step on a row of L tokens, S ranks for each sequence
 """
 
 import json

@@ -1,14 +1,9 @@
 """The training loop: one optimizer step after another, saved, logged, and interruptible."""
 
-import contextlib
 import json
 import math
 import os
-import signal
-import sys
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +11,6 @@ from typing import Any
 import torch
 
 from ropewalk.errors import CheckpointError, DataError
-from ropewalk.launch import launched
 from ropewalk.model.engine import Engine, Lean, Stock, lean_engine
 from ropewalk.model.head import BodyAndHead
 from ropewalk.model.ranked import ranked_engine
@@ -25,6 +19,7 @@ from ropewalk.model.sharding import Sharded, whole
 from ropewalk.planning.shapes import Shape, shape_of
 from ropewalk.progress import Progress
 from ropewalk.train.batches import batches, counted, idle_batch
+from ropewalk.train.interrupts import Interrupted, noticing_interrupts
 from ropewalk.train.layout import free_for_each
 from ropewalk.train.log import LOG, cut_log
 from ropewalk.train.meter import Meter, known_shape, shown
@@ -45,10 +40,6 @@ class Saving:
 
     every: int
     keep: int
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, after a save."""
 
 
 class Trainer:
@@ -141,10 +132,8 @@ class Trainer:
                 "  Give the same --data, or another --out."
             )
         self.ranks.wait()  # all have found it, and none has cut the log yet
-        if self.weights is None and not newest.is_sharded:
-            load_state(newest, self.model, self.optimizer)
-        else:
-            load_sharded(newest, self.model, self.optimizer)
+        load = load_state if self.weights is None and not newest.is_sharded else load_sharded
+        load(newest, self.model, self.optimizer)
         self.step = newest.step
         self._take_log(self.step)
 
@@ -175,9 +164,9 @@ class Trainer:
 
     def _take_steps(self, saving: Saving, progress: Progress, tracker: Tracker) -> None:
         shape = known_shape(self.model.config.to_dict())
-        meter = Meter(shape, self.recipe, self.adapter, self.device, self.compute, self.step)
+        meter = Meter(shape, self.recipe, self.adapter, self.device, self.compute, self.step, self.ranks.count)
         with (
-            _noticing_interrupts() as interrupted,
+            noticing_interrupts() as interrupted,
             open(self.folder / LOG if self.ranks.is_first else os.devnull, "a", encoding="utf-8") as log,
             progress.bar("tuning", self.recipe.steps, self.step) as bar,
         ):
@@ -257,28 +246,5 @@ class Trainer:
         """Whether the loss, for some steps, is far above where the run began: no recipe recovers from that in time."""
         if len(self.losses) < 2 * RUNAWAY_STEPS:
             return False
-        began, lately = self.losses[:RUNAWAY_STEPS], [*self.losses[1 - RUNAWAY_STEPS :], loss]
-        return min(lately) > max(began) + RUNAWAY_NATS
-
-
-@contextlib.contextmanager
-def _noticing_interrupts() -> Iterator[threading.Event]:
-    """Sets the event at the first Ctrl-C or SIGTERM, so that the step in hand ends and is saved; a second one stops."""
-    noticed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield noticed
-        return
-
-    def notice(number: int, frame: Any) -> None:
-        if noticed.is_set():
-            raise KeyboardInterrupt
-        noticed.set()
-
-    before = {number: signal.signal(number, notice) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield noticed
-    finally:
-        if launched() and sys.exception() is not None:
-            before.pop(signal.SIGTERM)  # torchrun ends the others of a lost rank with it: what they say comes first
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        lately = [*self.losses[1 - RUNAWAY_STEPS :], loss]
+        return min(lately) > max(self.losses[:RUNAWAY_STEPS]) + RUNAWAY_NATS
