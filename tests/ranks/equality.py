@@ -35,7 +35,7 @@ RECIPE = Recipe(
 )  # fmt: skip
 KEEPS = ["everything", "input"]
 TUNED: dict[str, Any] = {"steps": 3, "learning_rate": 3e-3, "dtype": "float64", "save_every": 2, "batch_tokens": 512}
-EVALUATED: dict[str, Any] = {"tasks": ["perplexity", "passkey"], "lengths": [64, 512], "max_tokens": 3000}
+EVALUATED: dict[str, Any] = {"tasks": ["perplexity", "passkey"], "lengths": [64, 256], "max_tokens": 2000}
 CASES: dict[str, dict[str, Any]] = {
     "full": {},
     "lora+": {"adapter": "lora+"},

@@ -104,3 +104,29 @@ def test_a_run_that_lost_a_rank_goes_on_with_any_number(
         launched(count, *arguments, "--out", str(out), *more)
         assert far(out, folder / "whole") < 1e-8
         assert steps_logged(out) == STEPS
+
+
+@pytest.mark.ranks
+def test_torchrun_begins_anew_from_the_last_save(begun: tuple[list[str], Path], tmp_path: Path) -> None:
+    """With --max-restarts and --resume nobody needs to be there when a rank dies."""
+    arguments, folder = begun
+    out = tmp_path / "run"
+    with open(tmp_path / "said", "w+", encoding="utf-8") as said:
+        run = subprocess.Popen(
+            torchrun(2, *arguments, "--out", str(out), restarts=2),
+            env=environment(),
+            cwd=ROOT,
+            stdout=said,
+            stderr=said,
+        )
+        while steps_logged(out) < STEPS // 2:
+            assert run.poll() is None, said.read()
+            time.sleep(0.002)
+        os.kill(children(run.pid)[1], signal.SIGKILL)
+        code = run.wait(timeout=250)
+        said.seek(0)
+        output = said.read()
+    assert code == 0, output
+    assert output.count("RankError: another process of this run is gone") == 1
+    assert far(out, folder / "whole") < 1e-8
+    assert steps_logged(out) == STEPS

@@ -1,16 +1,15 @@
-"""tune and evaluate, started by torchrun as on the command line: one folder, one record, what one process leaves."""
+"""tune, started by torchrun as on the command line: one folder, one record, what one process leaves; mistakes are told."""
 
-import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ropewalk.evals.evaluate import evaluate
+from ropewalk.errors import RankError
 from ropewalk.extension import extend
+from ropewalk.model.ulysses import require_heads
 from ropewalk.record import read_run
 from ropewalk.train.tune import tune
 from tests.conftest import TEXT, make_llama
@@ -33,7 +32,7 @@ def arguments(long: Path, out: Path) -> list[str]:
     return ["-m", "ropewalk", "tune", str(long), "--data", str(long.parent / "text.txt"), "--out", str(out), *given]
 
 
-@pytest.mark.model
+@pytest.mark.ranks
 def test_two_ranks_leave_the_checkpoint_that_one_process_leaves(long: Path, tmp_path: Path) -> None:
     """Byte for byte: in float64 the sums agree to 1e-14, and the weights are stored in float32. A LoRA run is merged.
 
@@ -53,19 +52,6 @@ def test_two_ranks_leave_the_checkpoint_that_one_process_leaves(long: Path, tmp_
             assert (ranked / file).read_bytes() == (alone / file).read_bytes(), file
         assert read_run(ranked).resolved["layout"] == {"data": 1, "sequence": 2}
         assert len((ranked / "log.jsonl").read_text().splitlines()) == OPTIONS["steps"]
-
-
-@pytest.mark.model
-def test_evaluation_on_two_ranks_gives_the_same_rows(long: Path, tmp_path: Path) -> None:
-    asked = {"tasks": ["perplexity", "passkey"], "lengths": [64, 512], "max_tokens": 3000}
-    given = ["--tasks=perplexity,passkey", "--lengths=64,512", "--max-tokens=3000"]
-    evaluate("pilot", out=tmp_path / "one", **asked)
-    launched(2, "-m", "ropewalk", "evaluate", "pilot", "--out", str(tmp_path / "two"), *given)
-    rows = [json.dumps(json.loads((tmp_path / name / "run.json").read_text())["results"]) for name in ("one", "two")]
-    assert rows[0] == rows[1]
-    shared = [(tmp_path / "two" / name).read_text().count("\n") for name in ("pieces.jsonl", "pieces-1.jsonl")]
-    whole = (tmp_path / "one" / "pieces.jsonl").read_text().count("\n")
-    assert sum(shared) == whole and min(shared) > whole / 4  # each did its part, and none twice
 
 
 @pytest.mark.ranks
@@ -90,9 +76,13 @@ def test_a_mistake_is_told_once(long: Path, tmp_path: Path, given: list[str], sa
 
 
 def test_sequence_parallel_without_torchrun_is_refused(long: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, *arguments(long, tmp_path / "out"), "--sequence-parallel", "2"], capture_output=True, text=True,
-        env=environment(), timeout=100,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "does not fit 1 process" in done.stderr and "torchrun" in done.stderr
+    with pytest.raises(RankError) as error:
+        tune(long, out=tmp_path / "out", data=[long.parent / "text.txt"], sequence_parallel=2, **OPTIONS)
+    assert "does not fit 1 process" in str(error.value) and "torchrun" in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_heads_that_ranks_cannot_share_are_said() -> None:
+    require_heads(32, 8)
+    with pytest.raises(RankError, match=r"does not divide the 6 heads .*\n.*\n.*1, 2, 3, 6"):
+        require_heads(6, 4)

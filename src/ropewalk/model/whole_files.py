@@ -4,7 +4,7 @@ Tensors are gathered one at a time, and the first rank appends each to its file:
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,7 +14,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from ropewalk.checkpoint.files import INDEX
 from ropewalk.model.load import quiet_libraries
 from ropewalk.model.ranks import Ranks
-from ropewalk.model.sharding import whole
+from ropewalk.model.sharding import local, whole
 from ropewalk.model.view import VIEWS
 
 FILE_SIZE = "50GB"  # transformers' own limit of a file
@@ -28,7 +28,7 @@ def write_whole(model: Any, folder: Path, dtype: torch.dtype, ranks: Ranks, file
     written by transformers. Raises OSError when the disk does, on all ranks but the first as FailedElsewhere.
     """
     if model.config.model_type not in VIEWS:
-        state = {name: _on_first(tensor, dtype, ranks) for name, tensor in model.state_dict().items()}
+        state = cast(model.state_dict(), lambda tensor: _on_first(tensor, dtype, ranks))
         with quiet_libraries():
             ranks.first(lambda: model.save_pretrained(folder, state_dict=state))
         return
@@ -44,6 +44,18 @@ def write_whole(model: Any, folder: Path, dtype: torch.dtype, ranks: Ranks, file
         index = {"metadata": counts, "weight_map": split.tensor_to_filename}
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"
         ranks.first(lambda: (folder / INDEX).write_text(text, encoding="utf-8"))
+
+
+def cast(state: Mapping[str, Any], made: Callable[[Any], Any]) -> dict[str, Any]:
+    """What `made` gives for each tensor; tied ones stay one, for transformers saves those once."""
+    done: dict[tuple[int, torch.Size], Any] = {}
+    new: dict[str, Any] = {}
+    for name, tensor in state.items():
+        key = (local(tensor).data_ptr() or id(tensor), tensor.shape)
+        if key not in done:
+            done[key] = made(tensor)
+        new[name] = done[key]
+    return new
 
 
 def _write_file(path: Path, tensors: Mapping[str, Any], dtype: torch.dtype, ranks: Ranks) -> None:

@@ -15,7 +15,7 @@ from ropewalk.checkpoint.rope_writing import written
 from ropewalk.errors import OutputError
 from ropewalk.model.load import DTYPES, LoadedModel, quiet_libraries
 from ropewalk.model.ranks import ALONE, Ranks
-from ropewalk.model.whole_files import write_whole
+from ropewalk.model.whole_files import cast, write_whole
 from ropewalk.rope.scalings import Unscaled
 from ropewalk.rope.spec import Window
 
@@ -37,7 +37,7 @@ def _write_weights(folder: Path, loaded: LoadedModel, ranks: Ranks) -> None:
     config = loaded.checkpoint.config
     stored = DTYPES.get(str(config.get("dtype") or config.get("torch_dtype")), DTYPES["float32"])
     if ranks.line is None:
-        state = {name: tensor.to(stored) for name, tensor in loaded.model.state_dict().items()}
+        state = cast(loaded.model.state_dict(), lambda tensor: tensor.to(stored))
         with whole_folder(folder) as beside, quiet_libraries():
             loaded.model.save_pretrained(beside, state_dict=state)
     elif ranks.is_first:
