@@ -40,7 +40,7 @@ def speaks(error: BaseException) -> bool:
         return False
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return True
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
     if rank:
         time.sleep(PATIENCE)

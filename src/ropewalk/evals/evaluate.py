@@ -198,8 +198,7 @@ def _compare(run: Run, base: Sequence[EvalResult], max_drop: float | None) -> No
     rows = changes(base, run.results, max_drop)
     run.results += rows
     if max_drop is not None:
-        failed = [row.name for row in failed_gate(rows, max_drop)]
-        run.resolved["gate"] = {"max_drop": max_drop, "failed": failed}
+        run.resolved["gate"] = {"max_drop": max_drop, "failed": [row.name for row in failed_gate(rows, max_drop)]}
 
 
 def weights_of(checkpoint: Checkpoint) -> list[dict[str, Any]]:

@@ -86,7 +86,7 @@ def _begun(path: Path, tensors: Mapping[str, Any], dtype: torch.dtype) -> Binary
 
 def _append(file: BinaryIO | None, tensor: torch.Tensor | None) -> None:
     assert file is not None and tensor is not None
-    numbers = memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    numbers: memoryview = tensor.contiguous().view(-1).view(torch.uint8).numpy().data
     while numbers:  # one call writes 2 GiB at most
         numbers = numbers[file.write(numbers) :]
 
