@@ -1,7 +1,6 @@
 """`ropewalk evaluate`: one model, some questions, one folder with a record."""
 
 import contextlib
-import datetime
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,13 +36,11 @@ from ropewalk.evals.task_files import task_names
 from ropewalk.evals.windows import PAPER_STRIDE
 from ropewalk.model.budget import batch_tokens_for
 from ropewalk.model.load import chosen_device, describe_device, load_codec, load_model
-from ropewalk.model.ranks import joined
+from ropewalk.model.ranks import WORK, joined
 from ropewalk.model.scoring import Scorer
 from ropewalk.pilot.corpus import PILOT
 from ropewalk.progress import Progress, silent
 from ropewalk.record import EvalResult, Run, read_run
-
-PATIENCE = datetime.timedelta(days=2)  # with other ranks, whose part may take longer; one that ends is noticed at once
 
 
 def evaluate(
@@ -103,7 +100,7 @@ def evaluate(
         "against": None if against is None else str(against), "max_drop": max_drop, "memory_budget": memory_budget,
         "allow_overlap": allow_overlap, "dtype": dtype, "device": device, "seed": seed,
     }  # fmt: skip
-    ranks = joined(chosen_device(device), talk="cpu", patience=PATIENCE)
+    ranks = joined(chosen_device(device), talk="cpu", patience=WORK)
     progress = progress if ranks.is_first else silent
     finished = ranks.first(lambda: finished_run(out, given, resume=resume))
     if ranks.most(finished is not None):

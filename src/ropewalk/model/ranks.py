@@ -22,6 +22,7 @@ from ropewalk.launch import launched, rank_and_count
 
 DATA, SEQUENCE, ALL = "data", "sequence", "ranks"
 PATIENCE = datetime.timedelta(minutes=10)  # for a rank that neither answers nor ends; one that ends is noticed at once
+WORK = datetime.timedelta(days=2)  # for ranks that work apart, where one's part may take longer
 _T = TypeVar("_T")
 
 
@@ -49,6 +50,12 @@ def joined(device: torch.device, *, talk: str | None = None, patience: datetime.
     if not launched():
         return ALONE
     if device.type == "cuda":
+        if device.index is not None and rank_and_count()[1] > 1:
+            raise RankError(
+                f"--device {device} names one GPU for {rank_and_count()[1]} processes.\n"
+                "  Each process that torchrun starts takes the GPU of its own number.\n"
+                "  Give --device cuda, or leave it out."
+            )
         _take_gpu(int(os.environ.get("LOCAL_RANK", 0)))
     if not dist.is_initialized():
         with lost_rank(lambda: "the ranks did not find each other"):

@@ -59,7 +59,7 @@ def load_sharded(saved: SavedState, model: torch.nn.Module, optimizer: torch.opt
     Raises CheckpointError when it belongs to another model or cannot be read.
     """
     for parameter in trained_parameters(model).values():
-        optimizer.state[parameter] = {"step": torch.zeros(())} | {
+        optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device)} | {
             name: torch.zeros_like(parameter.detach()) for name in MOMENTS
         }
     wanted = _tensors(model, optimizer)

@@ -125,7 +125,7 @@ def load_state(saved: SavedState, model: torch.nn.Module, optimizer: torch.optim
             name = next(n for n, p in parameters.items() if p is parameter)
             prefix = f"{name}/"
             optimizer.state[parameter] = {
-                key.removeprefix(prefix): value if key.endswith("/step") else value.to(parameter.device)
+                key.removeprefix(prefix): value.to(parameter.device)  # the count too: the fused update reads it there
                 for key, value in moments.items()
                 if key.startswith(prefix)
             }
