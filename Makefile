@@ -43,7 +43,7 @@ check: $(VENV)/ready
 	$(BIN)/basedpyright --level error
 	$(BIN)/python -m pytest -q tests/test_imports.py
 
-# Trains the checkpoint that ships with the package from scratch, into build/pilot; about an hour on two cores.
+# Trains the checkpoint that ships with the package from scratch, into build/pilot; about two hours on two cores.
 pilot: $(VENV)/ready
 	$(BIN)/python -m ropewalk.pilot.pretrain --out build/pilot
 

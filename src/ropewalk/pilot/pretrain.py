@@ -2,8 +2,8 @@
 
 A Llama of two million parameters with a window of 256 tokens, trained from scratch on Python sources and passkey
 documents (`corpus.py`). Small enough to ship and to tune on a laptop, strong enough at retrieval that a longer window
-shows. Muon teaches it fast; then AdamW with a strong decay lets its weights shrink to what the task needs, which is what
-makes it bear interpolation: see docs/results.md.
+shows. Muon teaches it fast; then AdamW with a strong decay lets its weights shrink, and after that it bears
+interpolation: see docs/results.md.
 """
 
 import argparse
@@ -205,7 +205,7 @@ class Stage:
 # nats a token) and found one key in ten; copying rows and heavier answers taught both. After the second it found the
 # keys at the two ends of a document, where most of them had been, and few between: the third puts them anywhere.
 # What Muon made was sharp: interpolated by four, its perplexity rose fivefold, and tuning hardly mended it. AdamW with a
-# strong decay, learning all the while, leaves weights of less than half the size; after 60 steps of tuning at a stretch
+# strong decay, learning all the while, leaves weights of about half the size or less; after 60 steps of tuning at a stretch
 # of four the perplexity was 24.5 once it had done 500 steps of this stage, and 14.8 once it had done 1,000.
 STAGES = (
     Stage(
