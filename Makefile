@@ -4,10 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test test-fast test-families test-runtimes test-faults check pilot clean
+.PHONY: demo paper test test-fast test-families test-runtimes test-faults check pilot clean
 
 demo: $(VENV)/core
 	$(BIN)/ropewalk run --to 1024,2048 --steps 180,90 --learning-rate 1e-3,6e-4 --out $(DEMO) --resume
+
+# Every figure and table of the paper on the pilot, and paper/results/index.html; goes on where it stopped.
+paper: $(VENV)/ready
+	$(BIN)/python paper/make.py
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest

@@ -55,7 +55,6 @@ def study_of(given: argparse.Namespace) -> Study:
     )  # fmt: skip
 
 
-
 def run(main: Callable[[], object]) -> None:
     """Ends a script as Ropewalk's own verbs end: a mistake gets one message and exit code 2, Ctrl-C 130."""
     try:

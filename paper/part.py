@@ -44,8 +44,15 @@ class Table:
         """As text, columns side by side."""
         cells = [list(self.columns), *([c.plain if isinstance(c, Cell) else c for c in row] for row in self.rows)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+        ]
         return "\n".join([self.title, *lines, *([self.note] if self.note else [])])
+
+    def markdown(self) -> str:
+        rows = [self.columns, ["---"] * len(self.columns), *self.rows]
+        written = [[(c.plain if isinstance(c, Cell) else c).replace("|", "\\|") for c in row] for row in rows]
+        return "".join(f"| {' | '.join(row)} |\n" for row in written)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ ours stands the paper's 7B at the same stretch. Its errors are paired, over the 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,13 @@ def change_within(row: Row, window: int) -> dict[int, Change]:
     """From a model's own perplexity at the original window to that at each longer one."""
     first = document_losses(row.folder, window)
     return {length: change(first, document_losses(row.folder, length)) for length in perplexities(row.run)}
+
+
+def doublings(row: Row) -> list[Change]:
+    """From each window of a row to the next longer one."""
+    lengths = list(perplexities(row.run))
+    found = [document_losses(row.folder, length) for length in lengths]
+    return [change(before, after) for before, after in pairwise(found)]
 
 
 def _values(study: Study, printed: Printed, size: str | None, rows: Sequence[Row]) -> Table:
@@ -188,12 +196,18 @@ def facts(
     within: Mapping[str, Mapping[int, Change]],
 ) -> dict[str, Any]:  # fmt: skip
     """By target and method: perplexities, their change from the original window on, and the cost there."""
-    told: dict[str, Any] = {"window": study.window, "steps": study.steps, "base": _plain(perplexities(rows[0].run)), "arms": []}
+    told: dict[str, Any] = {
+        "window": study.window,
+        "steps": study.steps,
+        "base": _plain(perplexities(rows[0].run)),
+        "arms": [],
+    }
     for row in rows[1:]:
         assert row.arm is not None
         told["arms"].append(
             {
                 "method": row.arm.method, "target": row.arm.target, "perplexity": _plain(perplexities(row.run)),
+                "doublings": [found.plain() for found in doublings(row)],
                 "within": {str(n): found.plain() for n, found in within[row.label].items()},
                 "cost": relative[row.label][study.window].plain(),
             }

@@ -31,7 +31,8 @@ def papers_at(printed: Mapping[int, float] | None, step: int, steps: int) -> tup
 def by_step(study: Study) -> dict[int, dict[int, Run]]:
     """By target, by step: the evaluation of PI."""
     return {
-        target: {step: study.measured(Arm("pi", target), step) for step in study.looks} for target in study.targets
+        target: {step: study.measured(Arm("pi", target), step, passkey=step > 0) for step in study.looks}
+        for target in study.targets
     }
 
 

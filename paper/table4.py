@@ -37,7 +37,7 @@ def keys_by_step(study: Study) -> Found:
     found: Found = {}
     for method in METHODS:
         for target in study.targets:
-            for step in study.looks:
+            for step in study.looks[1:]:
                 keys = keys_of(study.measured(Arm(method, target), step))
                 assert keys is not None
                 found.setdefault(method, {}).setdefault(target, {})[step] = keys
@@ -71,10 +71,12 @@ def table(study: Study) -> Part:
     lede = "k_max in tokens, and how many of the keys were found."
     if base:
         lede += f" The base within its own window: {base.k_max} of {study.window}, {base.found} of {base.of} keys."
-    told = {m: {str(t): {str(s): vars(k) for s, k in steps.items()} for t, steps in ts.items()} for m, ts in found.items()}
+    told = {
+        m: {str(t): {str(s): vars(k) for s, k in steps.items()} for t, steps in ts.items()} for m, ts in found.items()
+    }
     return Part(
         "table4", "Table 4: k_max by tuning step", lede,
-        tables=[Table("Tuning steps", ["", *map(str, study.looks)], rows, note)],
+        tables=[Table("Tuning steps", ["", *map(str, study.looks[1:])], rows, note)],
         figures=[_picture(study, found, target) for target in study.targets], findings=findings(study, found),
         facts={"keys": told, "steps": study.steps, "window": study.window, "base": base and vars(base)},
     )  # fmt: skip
