@@ -8,6 +8,7 @@ model as it is. The paper's 7B stands beside it at the same share of the steps.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 from options import run, study_of, table_options
 from part import Cell, Part, Table, figure, write_part
@@ -67,7 +68,7 @@ def table(study: Study) -> Part:
 def _finding(target: int, values: Mapping[int, float], own: float) -> str:
     reached = next((step for step, value in values.items() if value <= own), None)
     steps = list(values)
-    ever = "falls at every look" if all(values[b] < values[a] for a, b in zip(steps, steps[1:], strict=False)) else (
+    ever = "falls at every look" if all(values[b] < values[a] for a, b in pairwise(steps)) else (
         "does not fall at every look"
     )  # fmt: skip
     level = f"is first at or below the base's own {short(own)} at step {reached}" if reached is not None else (
