@@ -135,4 +135,6 @@ def _without_docstring(text: str, node: ast.FunctionDef | ast.AsyncFunctionDef) 
     lines, said = text.split("\n"), node.body[0]
     if len(node.body) < 2 or said.end_lineno is None or node.end_lineno is None:
         return ""
-    return textwrap.dedent("\n".join([*lines[node.lineno - 1 : said.lineno - 1], *lines[said.end_lineno : node.end_lineno]]))
+    return textwrap.dedent(
+        "\n".join([*lines[node.lineno - 1 : said.lineno - 1], *lines[said.end_lineno : node.end_lineno]])
+    )

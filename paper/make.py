@@ -48,6 +48,13 @@ STAGES = (
     Stage("table2", "table2"),
     Stage("table3", "table3"),
     Stage("table4", "table4"),
+    Stage("table5", "table5"),
+    Stage("table6", "table6"),
+    Stage("methods", "methods"),
+    Stage("direct", "direct"),
+    Stage(
+        "search", "search", ("--budget", "40", "--windows", "2"), ("--budget", "12", "--windows", "1"), of_study=False
+    ),
 )
 
 

@@ -59,14 +59,20 @@ def table(study: Study, data: list[str] | None, items: int) -> Part:
     size, same = beside(study.base.parameters, study.window)
     lines, said, facts = [], [], {}
     for label, target, found in rows:
-        theirs = TABLE_5.get((size, round(ORIGINAL * study.stretch(target)), "none" if target == study.window else "Pile"))
+        theirs = TABLE_5.get(
+            (size, round(ORIGINAL * study.stretch(target)), "none" if target == study.window else "Pile")
+        )
         lines.append([label, *(_cell(found, task, theirs, tasks, size) for task in SHORT_TASKS)])
         changes = [row for row in found.results if row.metric == "accuracy_change"]
         if changes:
             said.append(_finding(label, changes))
             facts[str(target)] = {row.name: {"change": row.value, "stderr": row.stderr} for row in changes}
     mine = data is None
-    what = "cloze items from held-out Python modules, not the paper's tasks" if mine else "the paper's tasks, through lm_eval"
+    what = (
+        "cloze items from held-out Python modules, not the paper's tasks"
+        if mine
+        else "the paper's tasks, through lm_eval"
+    )
     columns = ["", *(f"{task}{' form' if mine else ''} (chance {CHANCE[task]})" for task in SHORT_TASKS)]
     note = (
         f"Per cent right ± one standard error, and the change against the base, paired by item. Below: the paper's {size}"
@@ -92,7 +98,9 @@ def _cell(found: Run, task: str, theirs, tasks: list[str], size: str) -> Cell:
 def _finding(label: str, changes: list[EvalResult]) -> str:
     lost = [row.name for row in changes if row.details["interval_95"][1] < 0]
     gained = [row.name for row in changes if row.details["interval_95"][0] > 0]
-    words = f"{label}: beyond noise it loses in {', '.join(lost) or 'no task'}, gains in {', '.join(gained) or 'none'}; "
+    words = (
+        f"{label}: beyond noise it loses in {', '.join(lost) or 'no task'}, gains in {', '.join(gained) or 'none'}; "
+    )
     worst = min(changes, key=lambda row: row.value or 0)
     return words + (
         f"the largest fall is {abs(min(worst.value or 0, 0)):.1f} points ({worst.name}). The paper's 7B falls by up to 2.9 points "
@@ -102,7 +110,9 @@ def _finding(label: str, changes: list[EvalResult]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = table_options(__doc__)
-    parser.add_argument("--items", type=int, default=ITEMS, help="cloze items a form, where none are given (%(default)s)")
+    parser.add_argument(
+        "--items", type=int, default=ITEMS, help="cloze items a form, where none are given (%(default)s)"
+    )
     given = parser.parse_args(arguments)
     data, given.data = given.data, None
     write_part(table(study_of(given), data, 8 if given.quick else given.items), given.out)

@@ -61,7 +61,10 @@ def measured(study: Study, arm: Arm, train: Path, folder: Path, steps: int, docu
         seed=study.seed, resume=True, progress=study.progress,
     )  # fmt: skip
     after = ropewalk.evaluate(tuned, out=out / "eval" / "summaries-after", **given)
-    return [(f"PI, to {arm.target}, before", before), (f"PI, to {arm.target}, tuned on {steps} steps of summaries", after)]
+    return [
+        (f"PI, to {arm.target}, before", before),
+        (f"PI, to {arm.target}, tuned on {steps} steps of summaries", after),
+    ]
 
 
 def table(study: Study, data: list[str] | None, given_pairs: Path | None, steps: int, documents: int) -> Part:
@@ -77,7 +80,9 @@ def table(study: Study, data: list[str] | None, given_pairs: Path | None, steps:
     first, last = (_value(found, "rouge1") for _, found in rows)
     mine = data is None
     note = "F-measures of 100 ± one standard error over documents. " + (
-        "Ours are of functions and their docstrings: not comparable with the paper's, which are of GovReport." if mine else ""
+        "Ours are of functions and their docstrings: not comparable with the paper's, which are of GovReport."
+        if mine
+        else ""
     )
     finding = (
         f"Tuning on summaries moves ROUGE-1 from {first[0]:.1f} to {last[0]:.1f}. "
