@@ -25,6 +25,7 @@ NAME = re.compile(r"\b[A-Za-z_]\w{3,}\b(?= \S.{8,})")
 SHORTEST_LINE = 12  # characters: shorter lines are brackets and the like
 MIDDLE, HIGH = 0.25, 0.6  # of the window: what stands before the line that is asked for
 SUMMARY_WORDS = (6, 60)
+TRIES = 100  # for each item, at most: a text may have none
 
 
 class Codec:
@@ -54,7 +55,7 @@ def write_lines(path: Path, items: Iterable[dict[str, Any]]) -> None:
 def name_items(codec: Any, texts: Sequence[str], most: int, count: int, rng: random.Random) -> list[dict[str, Any]]:
     """A name of which another stands before it too; `gold` says which of the two contexts has the right one."""
     items: list[dict[str, Any]] = []
-    for text in _turns(texts, rng):
+    for text in _turns(texts, rng, TRIES * count):
         if len(items) == count:
             return items
         found = list(NAME.finditer(text))
@@ -75,7 +76,7 @@ def line_items(
 ) -> list[dict[str, Any]]:
     """A line, what stands before it, and other lines of the same text within a third of its length."""
     items: list[dict[str, Any]] = []
-    for text in _turns(texts, rng):
+    for text in _turns(texts, rng, TRIES * count):
         if len(items) == count:
             return items
         lines = text.split("\n")
@@ -100,7 +101,7 @@ def fitted(codec: Any, text: str, most: int) -> str:
     return "\n".join(lines)
 
 
-def _turns(texts: Sequence[str], rng: random.Random, most: int = 40_000) -> Iterator[str]:
+def _turns(texts: Sequence[str], rng: random.Random, most: int) -> Iterator[str]:
     """Texts at random, long enough for any item; ends, so that texts without one do too."""
     usable = [text for text in texts if text.count("\n") > 20 and NAME.search(text)]
     return (rng.choice(usable) for _ in range(most if usable else 0))

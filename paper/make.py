@@ -23,6 +23,7 @@ from pathlib import Path
 from options import RESULTS, WORK, run
 from page import write_page
 
+from ropewalk.arguments import token_list
 from ropewalk.errors import DataError
 from ropewalk.names import unknown
 from ropewalk.record import write_json
@@ -73,6 +74,8 @@ def arguments_of(stage: Stage, given: argparse.Namespace, parts: Path) -> list[s
     if stage.of_study:
         said += ["--work", str(given.work)]
         said += ["--windows", given.windows] if given.windows else []
+    if stage.part == "search" and given.windows:
+        said += ["--to", str(max(token_list(given.windows)))]
     if stage.part not in ("figure2", "figure5"):  # those two have no model
         said += ["--model", given.model]
     return said

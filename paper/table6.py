@@ -37,7 +37,7 @@ def made_pairs(study: Study, target: int, count: int, documents: int) -> tuple[P
     train, test = folder / "train.jsonl", folder / "gov_report.jsonl"
     if not train.exists():
         frame = len(study.codec.document(HEAD + TAIL))
-        bounds = study.window - frame, target // 2 - frame
+        bounds = min(study.window - frame, target // 4), target // 2 - frame
         folder.mkdir(parents=True, exist_ok=True)
         held_out = pairs(study.codec, (module.text for module in heldout_modules()), *bounds)
         write_lines(test, (pair for pair, _ in zip(held_out, range(documents), strict=False)))
