@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo paper test test-fast test-families test-runtimes test-faults test-paper check pilot clean
+.PHONY: demo paper test test-fast test-families test-runtimes test-faults test-paper soak check pilot clean
 
 demo: $(VENV)/core
 	$(BIN)/ropewalk run --to 1024,2048 --steps 180,90 --learning-rate 1e-3,6e-4 --out $(DEMO) --resume
@@ -31,6 +31,10 @@ test-paper: $(VENV)/ready
 FUZZ ?= 100000
 test-faults: $(VENV)/ready
 	$(BIN)/python -m pytest -q tests/faults -m "faults or not faults" --fuzz $(FUZZ)
+
+# An hour of one process and an hour of random kills, side by side; logs, figures and the picture go to build/soak.
+soak: $(VENV)/ready
+	$(BIN)/python -W ignore -m tests.faults.soak --out build/soak
 
 # Real serving runtimes, each in an environment of its own; llama.cpp is built from source, which takes minutes.
 CLIENTS := build/clients
