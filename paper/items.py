@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ropewalk.model.load import TextCodec
 from ropewalk.record import write_text
 
 NAME = re.compile(r"\b[A-Za-z_]\w{3,}\b(?= \S.{8,})")
@@ -28,13 +29,7 @@ SUMMARY_WORDS = (6, 60)
 TRIES = 100  # for each item, at most: a text may have none
 
 
-class Codec:
-    """What is needed of a tokenizer."""
-
-    def encode(self, text: str) -> list[int]: ...
-
-
-def write_items(folder: Path, codec: Any, texts: Sequence[str], window: int, count: int, seed: int) -> Path:
+def write_items(folder: Path, codec: TextCodec, texts: Sequence[str], window: int, count: int, seed: int) -> Path:
     """A folder of task files with `count` items each, as `ropewalk evaluate --task-files` reads them."""
     made = {
         "winogrande": name_items(codec, texts, round(HIGH * window), count, random.Random(f"{seed}/names")),
@@ -52,7 +47,9 @@ def write_lines(path: Path, items: Iterable[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(item) + "\n" for item in items))
 
 
-def name_items(codec: Any, texts: Sequence[str], most: int, count: int, rng: random.Random) -> list[dict[str, Any]]:
+def name_items(
+    codec: TextCodec, texts: Sequence[str], most: int, count: int, rng: random.Random
+) -> list[dict[str, Any]]:
     """A name of which another stands before it too; `gold` says which of the two contexts has the right one."""
     items: list[dict[str, Any]] = []
     for text in _turns(texts, rng, TRIES * count):
@@ -72,7 +69,7 @@ def name_items(codec: Any, texts: Sequence[str], most: int, count: int, rng: ran
 
 
 def line_items(
-    codec: Any, texts: Sequence[str], most: int, options: int, count: int, rng: random.Random
+    codec: TextCodec, texts: Sequence[str], most: int, options: int, count: int, rng: random.Random
 ) -> list[dict[str, Any]]:
     """A line, what stands before it, and other lines of the same text within a third of its length."""
     items: list[dict[str, Any]] = []
@@ -93,7 +90,7 @@ def line_items(
     return items
 
 
-def fitted(codec: Any, text: str, most: int) -> str:
+def fitted(codec: TextCodec, text: str, most: int) -> str:
     """The last whole lines of `text` that have no more than `most` tokens together with what is left of its last line."""
     lines = text[-12 * most :].split("\n")
     while len(lines) > 1 and len(codec.encode("\n".join(lines))) > most:
@@ -116,7 +113,7 @@ def _race(item: dict[str, Any]) -> dict[str, Any]:
     return {"article": item["before"], "question": "The next line:", "options": item["choices"], "answer": answer}
 
 
-def pairs(codec: Any, texts: Iterable[str], shortest: int, longest: int) -> Iterator[dict[str, str]]:
+def pairs(codec: TextCodec, texts: Iterable[str], shortest: int, longest: int) -> Iterator[dict[str, str]]:
     """Functions of `shortest` to `longest` tokens without their docstring, and its first paragraph."""
     for text in texts:
         try:

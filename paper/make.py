@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from options import RESULTS, WORK, run
+from options import RESULTS, WORK, require_same_model, run
 from page import write_page
 
 from ropewalk.arguments import token_list
@@ -41,7 +41,7 @@ class Stage:
 
 
 STAGES = (
-    Stage("figure2", "figure2", ("--seeds", "50"), ("--seeds", "2"), of_study=False),
+    Stage("figure2", "figure2", ("--seeds", "20"), ("--seeds", "2"), of_study=False),
     Stage("figure5", "figure5", (), (), of_study=False),
     Stage("heads", "figure_heads", (), ("--pairs", "8"), of_study=False),
     Stage("looseness", "looseness", (), ("--pairs", "8"), of_study=False),
@@ -134,6 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="2 steps an arm, a text or two")
     given = parser.parse_args(arguments)
     stages = stages_of(given)
+    require_same_model(given.model, given.work / "quick" if given.quick else given.work)
     parts = given.work / ("quick-parts" if given.quick else "parts")
     parts.mkdir(parents=True, exist_ok=True)
     times = do(stages, given, parts)

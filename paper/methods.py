@@ -17,6 +17,7 @@ from typing import Any
 
 from options import run, study_of, table_options
 from part import Cell, Part, Table, figure, write_part
+from perplexity_tables import LEFT
 from readings import Change, Keys, change, document_losses, keys_of, perplexities, perplexity_cell, short
 from study import Arm, Study
 
@@ -33,7 +34,7 @@ from ropewalk.rope.options import rescaled_by
 
 SHARED = ("pi", "none")  # arms of the tables
 BUDGET, WINDOWS = 24, 2  # of the search for longrope's divisors
-LOOKS = 3  # at a method's tuning
+LOOKS = 2  # at a method's tuning
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def table_of(study: Study, target: int, rows: Sequence[Row], reasons: Mapping[st
                 Cell(work, f"looked at steps {', '.join(map(str, row.looked))}"),
             ]
         )  # fmt: skip
-    lines += [[METHOD_NAMES[name], why, *[""] * 4] for name, why in reasons.items()]
+    left_out = "; ".join(f"{METHOD_NAMES[name]}, {why}" for name, why in reasons.items())
     steps = next(row.steps for row in rows)
     columns = [
         "",
@@ -153,7 +154,7 @@ def table_of(study: Study, target: int, rows: Sequence[Row], reasons: Mapping[st
     note = (
         "Perplexity at the target ± one standard error over documents. Cost: of the tuned model at the original window over the "
         "base's there, paired. Level: the base's perplexity within its own window; FLOPs of forward and backward passes until the "
-        "first look at or below it."
+        f"first look at or below it. Left out: {left_out}."
     )
     return Table(f"To {target}, {study.stretch(target):g} times the window", columns, lines, note)
 
@@ -182,7 +183,7 @@ def shared_axes(study: Study, rows: Sequence[Row], base: Run) -> tuple[Axis, Axi
     known = [value for value in every if value < 1e6]
     lo, hi = min(known) / 1.1, max(known) * 1.1
     ends = study.window, max(study.targets)
-    x = Axis("evaluation window, tokens", *ends, True, tuple(powers_of_two(*ends, 5)) or ends)
+    x = Axis("evaluation window, tokens", LEFT * ends[0], ends[1], True, tuple(powers_of_two(*ends, 5)) or ends)
     return x, Axis("perplexity (lower is better)", lo, hi, True, tuple(log_ticks(lo, hi)))
 
 

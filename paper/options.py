@@ -1,6 +1,7 @@
 """The command line of the tables: a model, texts, windows, and how long to tune. The defaults are the pilot's."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +11,15 @@ from study import Study
 
 from ropewalk.arguments import token_list, tokens
 from ropewalk.checkpoint.folder import PILOT, open_checkpoint
-from ropewalk.errors import RopewalkError
+from ropewalk.errors import DataError, RopewalkError
 from ropewalk.progress import TerminalProgress
+from ropewalk.record import sha256_file, write_json
 
 RESULTS = Path(__file__).parent / "results"
 WORK = Path("build/paper")
 SMALL_BATCH = 4096  # tokens a step of the pilot's arms; a larger model's are the recipe's
 STEPS, EVERY = 240, 60
+HASHED = 2**30  # bytes: weights of more are told by their sizes
 DOCUMENTS = 6
 
 
@@ -45,6 +48,7 @@ def study_of(given: argparse.Namespace) -> Study:
     window = open_checkpoint(given.model).window.target
     targets = tuple(sorted(token_list(given.windows) if given.windows else (4 * window, 8 * window)))
     small = given.model == PILOT or given.quick
+    require_same_model(given.model, given.work / "quick" if given.quick else given.work)
     if given.quick:
         given.steps, given.every, given.documents, given.work = 2, 1, 2, given.work / "quick"
     return Study(
@@ -53,6 +57,25 @@ def study_of(given: argparse.Namespace) -> Study:
         batch_tokens=tokens(given.batch_tokens) if given.batch_tokens else SMALL_BATCH if small else None, documents=given.documents,
         truncate=(1 if given.quick else 2) * targets[-1], seed=given.seed, progress=TerminalProgress(Console()),
     )  # fmt: skip
+
+
+def require_same_model(model: str, work: Path) -> None:
+    """Writes down in `work` which weights its arms are made of. Raises DataError where it was begun with others.
+
+    What is done there is not done again, so it would be another model's under this one's name.
+    """
+    checkpoint, path = open_checkpoint(model), work / "model.json"
+    files = [checkpoint.folder / name for name in checkpoint.weight_files]
+    small = sum(file.stat().st_size for file in files) < HASHED
+    now = {file.name: sha256_file(file) if small else file.stat().st_size for file in files}
+    if path.exists() and (before := json.loads(path.read_text(encoding="utf-8"))) != now:
+        raise DataError(
+            f"{work} was begun with other weights than those of {model}: {', '.join(sorted(before))} differ.\n"
+            "  Its arms and evaluations are of that model, and would not be done again.\n"
+            "  Give another --work, or remove this one."
+        )
+    work.mkdir(parents=True, exist_ok=True)
+    write_json(path, now)
 
 
 def run(main: Callable[[], object]) -> None:

@@ -21,6 +21,7 @@ from ropewalk.reports.lines import Axis, Chart, Line, Mark, Rule
 from ropewalk.reports.svg import log_ticks, powers_of_two
 
 METHODS = ("none", "pi")
+LEFT = 0.75  # where an axis begins, of the original window: room for the name of its rule
 Printed = Mapping[tuple[str, int, str], Sequence[float | None]]
 
 
@@ -155,7 +156,7 @@ def _picture(study: Study, rows: Sequence[Row]):
     lo, hi = min(values) / 1.1, max(values) * 1.1
     y = Axis("perplexity (lower is better)", lo, hi, True, tuple(log_ticks(lo, hi)))
     ends = study.window, max(study.targets)
-    x = Axis("evaluation window, tokens", *ends, True, tuple(powers_of_two(*ends, 6)) or ends)
+    x = Axis("evaluation window, tokens", LEFT * ends[0], ends[1], True, tuple(powers_of_two(*ends, 6)) or ends)
     rules = (Rule(study.window, "the base's window"),)
     summary = "Perplexity by evaluation window: " + "; ".join(row.label for row in rows) + "."
     return figure("Perplexity by evaluation window", Chart(tuple(lines), x, y, rules, summary), half=False)

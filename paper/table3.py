@@ -14,7 +14,7 @@ from options import run, study_of, table_options
 from part import Cell, Part, Table, figure, write_part
 from printed import ORIGINAL, TABLE_3, beside
 from readings import perplexities, perplexity_at, perplexity_cell, short
-from study import Arm, Study
+from study import LABELS, Arm, Study
 
 from ropewalk.record import Run
 from ropewalk.reports.lines import Axis, Chart, Line, Mark, Rule
@@ -59,10 +59,24 @@ def table(study: Study) -> Part:
     return Part(
         "table3", "Table 3: perplexity by tuning step",
         "Perplexity at the target's own window, of one run a target, at several of its steps.",
-        tables=[Table("Tuning steps", ["", *map(str, study.looks)], rows, note)],
+        tables=[
+            Table("Ours, by tuning steps", ["", *map(str, study.looks)], rows, note),
+            papers_steps(TABLE_3, size, "The paper's, on PG-19"),
+        ],
         figures=[_picture(study, runs, own.value)], findings=said, full=True,
         facts={"perplexity": by, "own": own.value, "steps": study.steps},
     )  # fmt: skip
+
+
+def papers_steps(printed: Mapping[tuple[str, int, str], Mapping[int, float]], size: str, title: str) -> Table:
+    """The paper's own rows of a model, by its steps."""
+    rows = {key: values for key, values in printed.items() if key[0] == size}
+    steps = sorted({step for values in rows.values() for step in values})
+    lines = [
+        [f"{key[0]}, {LABELS[key[2]]}, to {key[1]}", *(f"{values[s]:g}" if s in values else "–" for s in steps)]
+        for key, values in rows.items()
+    ]
+    return Table(title, ["", *map(str, steps)], lines)
 
 
 def _finding(target: int, values: Mapping[int, float], own: float) -> str:

@@ -15,7 +15,7 @@ from part import Cell, Part, Table, figure, write_part
 from printed import ORIGINAL, TABLE_4, beside
 from readings import Keys, keys_of
 from study import LABELS, Arm, Study
-from table3 import papers_at
+from table3 import papers_at, papers_steps
 
 from ropewalk.errors import DataError
 from ropewalk.reports.lines import Axis, Chart, Line, Mark, Rule
@@ -76,7 +76,10 @@ def table(study: Study) -> Part:
     }
     return Part(
         "table4", "Table 4: k_max by tuning step", lede,
-        tables=[Table("Tuning steps", ["", *map(str, study.looks[1:])], rows, note)],
+        tables=[
+            Table("Ours, by tuning steps", ["", *map(str, study.looks[1:])], rows, note),
+            papers_steps(TABLE_4, size, "The paper's"),
+        ],
         figures=[_picture(study, found, target) for target in study.targets], findings=findings(study, found),
         facts={"keys": told, "steps": study.steps, "window": study.window, "base": base and vars(base)},
     )  # fmt: skip

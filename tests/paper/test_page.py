@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ropewalk.errors import DataError
 from tests.conftest import make_llama
 
 PAPER = Path(__file__).parents[2] / "paper"
@@ -115,6 +116,18 @@ def test_a_mistake_ends_a_script_with_one_message_and_code_2(
     with pytest.raises(SystemExit) as ended:
         script("options").run(lambda: script(name).main([*arguments, "--work", str(tmp_path), "--out", str(tmp_path)]))
     assert ended.value.code == 2 and says in capsys.readouterr().err
+
+
+def test_work_begun_with_other_weights_is_refused(
+    script, tiny_llama: Path, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    """Finished evaluations are taken as they are, so a model that was replaced would go unseen."""
+    require = script("options").require_same_model
+    require(str(tiny_llama), tmp_path / "work")
+    require(str(tiny_llama), tmp_path / "work")
+    other = make_llama(tmp_path / "other", tiny_tokenizer, seed=1)
+    with pytest.raises(DataError, match="begun with other weights"):
+        require(str(other), tmp_path / "work")
 
 
 @pytest.mark.paper
