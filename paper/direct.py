@@ -17,13 +17,13 @@ One seed an arm; sizes of model and the length of pretraining are not varied, so
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from drawing import saved
 from options import run, study_of, table_options
-from part import Cell, Part, Table, figure, write_part
+from part import Cell, Part, Table, write_part
 from readings import Keys, keys_of, perplexities, perplexity_cell
 from study import Arm, Study
 from table4 import own_window
@@ -31,7 +31,9 @@ from table4 import own_window
 import ropewalk
 from ropewalk.pilot.corpus import training_texts
 from ropewalk.record import Run, write_text
-from ropewalk.reports.lines import Axis, Chart, Line, Mark, Rule
+from ropewalk.reports.figures import Figure
+from ropewalk.reports.lines import Axis, Line, Mark, Rule
+from ropewalk.reports.standalone import HALF_ALONE
 from ropewalk.reports.svg import log_ticks
 
 RATES = (1e-4, 3e-4, 1e-3)
@@ -151,7 +153,7 @@ def findings(rows: Sequence[Row]) -> list[str]:
     return said
 
 
-def table(study: Study, rates: Sequence[float]) -> Part:
+def table(study: Study, rates: Sequence[float], out: Path) -> Part:
     rows = rows_of(study, rates)
     cells: list[list[str | Cell]] = [
         [
@@ -175,14 +177,18 @@ def table(study: Study, rates: Sequence[float]) -> Part:
         "The paper finds that direct tuning hardly reaches beyond the old window. Which of its circumstances make it so?",
         tables=[Table("The grid", columns, cells, note)],
         figures=[
-            _picture(rows, "share of the keys found", lambda row: row.share, False),
-            _picture(rows, "perplexity at the target", lambda row: perplexities(row.run)[row.target], True),
+            _picture(rows, "share of the keys found", lambda row: row.share, False, out / "direct-keys.svg"),
+            _picture(rows, "perplexity at the target", _perplexity, True, out / "direct-perplexity.svg"),
         ],
         findings=[*bases(study), *findings(rows)], facts={"rows": facts, "steps": steps},
     )  # fmt: skip
 
 
-def _picture(rows: Sequence[Row], what: str, value: Any, log: bool):
+def _perplexity(row: Row) -> float:
+    return perplexities(row.run)[row.target]
+
+
+def _picture(rows: Sequence[Row], what: str, value: Callable[[Row], float], log: bool, path: Path) -> Figure:
     lines, values = [], [value(row) for row in rows]
     for tint, line in enumerate(dict.fromkeys(row.line for row in rows), 1):
         mine = [row for row in rows if row.line == line]
@@ -197,14 +203,14 @@ def _picture(rows: Sequence[Row], what: str, value: Any, log: bool):
     )
     there = PRETRAINING * LLAMA
     rules = (Rule(there, "the paper's share"),) if rates[0] / 1.8 <= there <= rates[-1] * 1.1 else ()
-    return figure(what[0].upper() + what[1:], Chart(tuple(lines), x, y, rules, f"{what} by learning rate."))
+    return saved(path, lines, x, y, f"{what[0].upper()}{what[1:]} by learning rate.", rules, HALF_ALONE)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = table_options(__doc__)
     parser.add_argument("--rates", type=_rates, default=RATES, help="learning rates (1e-4,3e-4,1e-3)")
     given = parser.parse_args(arguments)
-    write_part(table(study_of(given), given.rates), given.out)
+    write_part(table(study_of(given), given.rates, given.out), given.out)
 
 
 def _rates(text: str) -> tuple[float, ...]:

@@ -13,8 +13,10 @@ twice the target, since its own is a choice. `freeze` and `interpolate-table` ar
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from drawing import saved
 from options import run, study_of, table_options
 from part import Cell, Part, Table, figure, write_part
 from perplexity_tables import LEFT
@@ -90,23 +92,16 @@ def first_at_level(values: Mapping[int, float], level: float) -> int | None:
 def row_of(study: Study, method: str, target: int, level: float) -> Row:
     """Everything of one method at one target."""
     arm = Arm(method, target, options_of(study, method, target))
-    if method in SHARED:
-        mine, steps, looks, total = study, study.every, study.looks, study.steps
-    else:
-        every = max(1, study.every // LOOKS)
-        mine, steps = replace(study, steps=study.every, every=every), study.every
-        looks, total = [step for step in mine.looks if step], steps
+    steps, shared = study.every, method in SHARED
+    mine = study if shared else replace(study, steps=steps, every=max(1, steps // LOOKS))
+    looks, total = mine.looks, mine.steps
     untuned = mine.measured(arm, 0, passkey=False)
     tuned = mine.measured(arm, steps, steps=total)
     values = {0: perplexities(untuned)[target], steps: perplexities(tuned)[target]}
+    only = {} if shared else {"passkey": False, "lengths": [target], "name": "level"}
     for step in looks:
         if step not in values:
-            if method in SHARED:
-                values[step] = perplexities(mine.measured(arm, step, steps=total))[target]
-            else:
-                values[step] = perplexities(
-                    mine.measured(arm, step, steps=total, passkey=False, lengths=[target], name="level")
-                )[target]
+            values[step] = perplexities(mine.measured(arm, step, steps=total, **only))[target]
     reached, each = first_at_level(values, level), flops_of_step(study, target)
     base = document_losses(study.work / "base" / "eval" / "texts-000000", study.window)
     cost = change(base, document_losses(study.work / arm.name / "eval" / f"texts-{steps:06d}", study.window))
@@ -204,9 +199,25 @@ def findings(rows: Sequence[Row], targets: Sequence[int]) -> list[str]:
     return said
 
 
-def table(study: Study) -> Part:
+def overviews(study: Study, rows: Sequence[Row], base: Run, axes: tuple[Axis, Axis], out: Path) -> list[Figure]:
+    """All methods after tuning in one drawing a target, as files too."""
+    drawn = []
+    for target in study.targets:
+        here = [row for row in rows if row.target == target]
+        lines = [_line("base", 0, perplexities(base))]
+        lines += [
+            _line(METHOD_NAMES[row.method], tint % 8, perplexities(row.tuned), dashed=tint > 7)
+            for tint, row in enumerate(here, 1)
+        ]
+        summary = f"To {target}: perplexity by window after {here[0].steps} steps of tuning, every method."
+        drawn.append(saved(out / f"methods-{target}.svg", lines, *axes, summary, [Rule(study.window, "window")]))
+    return drawn
+
+
+def table(study: Study, out: Path) -> Part:
     rows, reasons, base = rows_of(study)
     axes = shared_axes(study, rows, base)
+    pictures = overviews(study, rows, base, axes, out)
     shown = [method for method in METHODS if any(row.method == method for row in rows)]
     facts = [
         {
@@ -220,14 +231,14 @@ def table(study: Study) -> Part:
         "methods", "Beyond the tables: every method",
         "The paper has one method; these are its successors, on the same rows and texts. Dashed: untuned.",
         tables=[table_of(study, target, rows, reasons) for target in study.targets],
-        figures=[picture(study, method, rows, base, axes) for method in shown],
+        figures=[*pictures, *(picture(study, method, rows, base, axes) for method in shown)],
         findings=findings(rows, study.targets), facts={"rows": facts},
     )  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> None:
     given = table_options(__doc__).parse_args(arguments)
-    write_part(table(study_of(given)), given.out)
+    write_part(table(study_of(given), given.out), given.out)
 
 
 if __name__ == "__main__":
