@@ -35,7 +35,8 @@ from ropewalk.evals.questions import (
 from ropewalk.evals.task_files import task_names
 from ropewalk.evals.windows import PAPER_STRIDE
 from ropewalk.model.budget import batch_tokens_for
-from ropewalk.model.load import describe_device, load_codec, load_model
+from ropewalk.model.load import chosen_device, describe_device, load_codec, load_model
+from ropewalk.model.ranks import WORK, joined, recorded
 from ropewalk.model.scoring import Scorer
 from ropewalk.pilot.corpus import PILOT
 from ropewalk.progress import Progress, silent
@@ -82,6 +83,9 @@ def evaluate(
     noise fails the gate, which `resolved["gate"]` tells. `memory_budget` is in bytes (None: half of what is free).
     Raises RopewalkError for what the caller can mend.
 
+    In processes that torchrun started, each calls this with the same arguments and holds the whole model; they share out
+    documents, windows and prompts, and the rows are those of one process to the last bit.
+
     >>> run = evaluate("pilot", tasks=["perplexity"], lengths=[64, 256], max_tokens=1024, out=folder / "measured")
     >>> [(row.metric, row.length, row.count) for row in run.results if row.name == "perplexity"]
     [('perplexity', 64, 1008), ('perplexity', 256, 1020)]
@@ -96,8 +100,11 @@ def evaluate(
         "against": None if against is None else str(against), "max_drop": max_drop, "memory_budget": memory_budget,
         "allow_overlap": allow_overlap, "dtype": dtype, "device": device, "seed": seed,
     }  # fmt: skip
-    if (finished := finished_run(out, given, resume=resume)) is not None:
-        return finished
+    ranks = joined(chosen_device(device), talk="cpu", patience=WORK)
+    progress = progress if ranks.is_first else silent
+    finished = ranks.first(lambda: finished_run(out, given, resume=resume))
+    if ranks.most(finished is not None):
+        return finished or read_run(out)
     checkpoint = open_checkpoint(model)
     windows = default_lengths(checkpoint.window.target) if lengths is None else tuple(sorted(set(lengths)))
     require_positions(checkpoint, windows)
@@ -129,7 +136,7 @@ def evaluate(
         _warn(checkpoint, windows, scored, progress)
     loaded = load_model(checkpoint, dtype=dtype, device=device)
     batch_tokens = begun.resolved["batch_tokens"] if begun else batch_tokens_for(loaded.model, memory_budget)
-    scorer = Scorer(loaded.model, batch_tokens)
+    scorer = Scorer(loaded.model, int(ranks.least(batch_tokens)))  # passes are cut alike on all ranks
     run = Run(
         command="evaluate",
         given=given,
@@ -152,9 +159,9 @@ def evaluate(
     )
     if begun is not None:
         _require_same(begun, run, out)
-    make_folder(out)
-    with run.recorded(out):
-        asked = Asked(loaded, scorer, out, Pieces(out / "pieces.jsonl"), progress)
+    ranks.first(lambda: make_folder(out))
+    with recorded(run, out, ranks):
+        asked = Asked(loaded, scorer, out, Pieces(out / "pieces.jsonl", ranks), progress)
         for measure in work:
             run.results += measure(asked)
         if base is not None:
@@ -189,8 +196,7 @@ def _compare(run: Run, base: Sequence[EvalResult], max_drop: float | None) -> No
     rows = changes(base, run.results, max_drop)
     run.results += rows
     if max_drop is not None:
-        failed = [row.name for row in failed_gate(rows, max_drop)]
-        run.resolved["gate"] = {"max_drop": max_drop, "failed": failed}
+        run.resolved["gate"] = {"max_drop": max_drop, "failed": [row.name for row in failed_gate(rows, max_drop)]}
 
 
 def weights_of(checkpoint: Checkpoint) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ropewalk.errors import DataError
+from ropewalk.launch import local_count
 
 MOST = 16_384  # tokens of one pass; on two cores more gains nothing, and a GPU is filled by as many
 LEAST = 256
@@ -18,7 +19,8 @@ PROBED = (256, 1024)  # tokens
 def batch_tokens_for(model: PreTrainedModel, budget: int | None = None) -> int:
     """Tokens of one forward pass within `budget` bytes (None: half of what is free), a power of two."""
     device = next(model.parameters()).device
-    allowed = budget if budget is not None else int(free_bytes(device) * SHARE)
+    sharing = 1 if device.type == "cuda" else local_count()
+    allowed = budget if budget is not None else int(free_bytes(device) * SHARE) // sharing
     fitting = max(1, allowed // max(1, bytes_a_token(model, device)))
     if budget is not None and fitting < LEAST:
         raise DataError(
