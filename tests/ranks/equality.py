@@ -16,16 +16,18 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
 from ropewalk.checkpoint.folder import open_checkpoint
+from ropewalk.errors import DataError
 from ropewalk.evals.evaluate import evaluate
 from ropewalk.model.adapters import attached, chosen_adapter
 from ropewalk.model.load import load_model
 from ropewalk.model.ranked import divided, load_hollow
 from ropewalk.model.ranks import ALL, ALONE, DATA, SEQUENCE, Ranks
-from ropewalk.model.sharding import whole
+from ropewalk.model.sharding import local, whole
 from ropewalk.rope.spec import Window
 from ropewalk.train.loop import Trainer
 from ropewalk.train.recipe import Recipe
 from ropewalk.train.rows import Row, TokenRows
+from ropewalk.train.state import saves
 from ropewalk.train.tune import tune
 
 LENGTH, STEPS = 30, 3  # 29 targets: no number of ranks divides them
@@ -146,6 +148,27 @@ def carried(folder: Path, ranks: Ranks) -> dict[str, float]:
     return found
 
 
+def refusals(folder: Path, ranks: Ranks) -> list[str]:
+    """What is said when one rank's slice of a weight stops being a number, and when only what is made of it does."""
+    said = []
+    for name, value, act in (("k_proj", float("nan"), "save"), ("v_proj", 1e200, "step")):
+        run = folder / f"ruined-{act}"
+        ranks.first(lambda run=run: (run / "saves").mkdir(parents=True))
+        trainer = trainer_of(folder, run, ranks)
+        trainer._one_step()
+        trainer.save(1)
+        trainer.step += act == "save"
+        weight = local(trainer.model.get_submodule(f"model.layers.1.self_attn.{name}").weight.detach())
+        if ranks.number == ranks.count - 1:
+            weight[-1] = value
+        try:
+            trainer.save(1) if act == "save" else trainer._one_step()
+        except DataError as error:
+            said.append(str(error))
+        assert [save.step for save in saves(run)] == [1]
+    return said
+
+
 def verbs(folder: Path) -> None:
     """What `torchrun -m ropewalk` runs, but for the command line."""
     told = TUNED | {"data": [folder / "text.txt"]}
@@ -167,6 +190,7 @@ def main(folder: Path) -> None:
             key = f"{name}, {ranks.layout.data} x {ranks.layout.sequence}"
             found[key] = apart(folder, case, ranks, alone)
     found["carried"] = carried(folder, fours[0])
+    (folder / f"said-{dist.get_rank()}.json").write_text(json.dumps(refusals(folder, fours[0])))
     verbs(folder)
     (folder / f"apart-{dist.get_rank()}.json").write_text(json.dumps(found))
     dist.destroy_process_group()

@@ -74,6 +74,18 @@ def test_a_save_is_read_by_any_number_of_ranks(apart: dict[str, dict[str, float]
 
 
 @pytest.mark.model
+def test_numbers_that_are_none_on_one_rank_stop_all_of_them(folder: Path) -> None:
+    """The last rank alone holds them: every rank names the same place, and the save before stays the last."""
+    told = [json.loads((folder / f"said-{rank}.json").read_text()) for rank in range(4)]
+    assert all(said == told[0] for said in told)
+    weight, made = told[0]
+    assert "the weight model.layers.1.self_attn.k_proj.weight is no longer finite after step 2" in weight
+    assert "the loss is nan" in made and "at step 2" in made
+    assert "the first number that is not finite is in what model.layers.1.post_attention_layernorm gives" in made
+    assert all("step-000001" in said for said in told[0])
+
+
+@pytest.mark.model
 def test_four_ranks_leave_the_checkpoint_that_one_process_leaves(folder: Path, tmp_path: Path) -> None:
     """Byte for byte: in float64 the sums agree to 1e-14, and the weights are stored in float32."""
     tune(folder / "long", out=tmp_path / "one", **TUNED | {"data": [folder / "text.txt"]})

@@ -15,8 +15,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ropewalk.atomic import alone_in
+from ropewalk.errors import OutputError
 from ropewalk.extension import extend
 from ropewalk.record import read_run
+from ropewalk.train.state import saves
 from tests.conftest import TEXT, make_llama
 from tests.ranks.launching import ROOT, environment, launched, torchrun
 
@@ -104,6 +107,33 @@ def test_a_run_that_lost_a_rank_goes_on_with_any_number(
         launched(count, *arguments, "--out", str(out), *more)
         assert far(out, folder / "whole") < 1e-8
         assert steps_logged(out) == STEPS
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_one_rank_stops_all_after_a_save(
+    begun: tuple[list[str], Path], number: int, tmp_path: Path
+) -> None:
+    """The step in hand is the last, for all; meanwhile the folder is held by the first rank, and by it alone."""
+    arguments, folder = begun
+    out = tmp_path / "run"
+    run = subprocess.Popen(
+        torchrun(2, *arguments, "--out", str(out)), env=environment(), cwd=ROOT, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    while steps_logged(out) < 5:
+        assert run.poll() is None, run.communicate()[0]
+        time.sleep(0.002)
+    with pytest.raises(OutputError, match="is being written to by another process"), alone_in(out):
+        pass
+    os.kill(next(pid for pid in children(run.pid) if rank_of(pid) == 1), number)
+    output = run.communicate(timeout=120)[0]
+    assert run.returncode and output.count("go on with --resume") == 1, output
+    assert not re.search(r"^Traceback[^\n]*\n  File \"[^\n]*src/ropewalk", output, re.MULTILINE), output
+    (saved,) = saves(out)
+    assert saved.step == steps_logged(out) < STEPS and read_run(out).status == "interrupted"
+    launched(2, *arguments, "--out", str(out))
+    assert far(out, folder / "whole") < 1e-8
 
 
 @pytest.mark.ranks

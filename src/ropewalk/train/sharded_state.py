@@ -73,7 +73,7 @@ def load_sharded(saved: SavedState, model: torch.nn.Module, optimizer: torch.opt
         if {name: t.size for name, t in stored.items()} != {name: t.shape for name, t in wanted.items()}:
             raise of_another_model(saved)
         read_slices(wanted, saved.folder)
-    except (OSError, SafetensorError, CheckpointException) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, CheckpointException) as error:
         reason = _reason(error) if isinstance(error, CheckpointException) else str(error)
         raise CheckpointError(
             f"the save {saved.folder} cannot be read: {reason}.\n"
