@@ -12,7 +12,7 @@ from ropewalk.extension import extend
 from ropewalk.record import read_run
 from ropewalk.train.tune import tune
 from tests.conftest import TEXT, make_llama
-from tests.ranks.equality import CASES, EVALUATED, TUNED
+from tests.ranks.equality import CASES, EVALUATED, QUICK, TUNED
 from tests.ranks.launching import launched
 
 LAYOUTS = ("2 x 1", "1 x 2", "2 x 2")
@@ -45,35 +45,51 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -> Pa
     return folder
 
 
-@pytest.fixture(scope="module")
-def apart(folder: Path) -> dict[str, dict[str, float]]:
+def worst(folder: Path, ranks: int) -> dict[str, dict[str, float]]:
     """Of each case and layout, how far the worst rank came from one process."""
     found: dict[str, dict[str, float]] = {}
-    for rank in range(4):
+    for rank in range(ranks):
         for key, values in json.loads((folder / f"apart-{rank}.json").read_text()).items():
             found[key] = {name: max(value, found.get(key, values)[name]) for name, value in values.items()}
     return found
 
 
-@pytest.mark.model
-@pytest.mark.parametrize("case", CASES)
-def test_ranks_train_what_one_process_trains(apart: dict[str, dict[str, float]], case: str) -> None:
+@pytest.fixture(scope="module")
+def apart(folder: Path) -> dict[str, dict[str, float]]:
+    return worst(folder, 4)
+
+
+def assert_equal(apart: dict[str, dict[str, float]], case: str, layouts: tuple[str, ...]) -> None:
     """In float64, where another order of the same sums is all that may differ; and training moved the weights."""
-    layouts = [key for key in apart if key.rpartition(", ")[0] == case]
-    assert {key.rpartition(", ")[2] for key in layouts} >= set(LAYOUTS)
-    for key in layouts:
+    keys = [key for key in apart if key.rpartition(", ")[0] == case]
+    assert {key.rpartition(", ")[2] for key in keys} >= set(layouts)
+    for key in keys:
         assert apart[key]["loss"] < 1e-10, key
         assert apart[key]["weights"] < 1e-8, key
         assert apart[key]["moved"] > 1e-3, key
 
 
 @pytest.mark.model
+def test_two_ranks_train_what_one_process_trains(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    """Adapters on packed rows of several widths, over several passes: the case with most in it. `make test-ranks` has all."""
+    make_llama(tmp_path / "model", tiny_tokenizer, **HEADS)
+    launched(2, "-m", "tests.ranks.equality", str(tmp_path))
+    assert_equal(worst(tmp_path, 2), QUICK, LAYOUTS[:2])
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("case", CASES)
+def test_ranks_train_what_one_process_trains(apart: dict[str, dict[str, float]], case: str) -> None:
+    assert_equal(apart, case, LAYOUTS)
+
+
+@pytest.mark.ranks
 def test_a_save_is_read_by_any_number_of_ranks(apart: dict[str, dict[str, float]]) -> None:
     """Weights and moments to the last bit."""
     assert apart["carried"] == {"four to one": 0.0, "one to four": 0.0}
 
 
-@pytest.mark.model
+@pytest.mark.ranks
 def test_numbers_that_are_none_on_one_rank_stop_all_of_them(folder: Path) -> None:
     """The last rank alone holds them: every rank names the same place, and the save before stays the last."""
     told = [json.loads((folder / f"said-{rank}.json").read_text()) for rank in range(4)]
@@ -85,7 +101,7 @@ def test_numbers_that_are_none_on_one_rank_stop_all_of_them(folder: Path) -> Non
     assert all("step-000001" in said for said in told[0])
 
 
-@pytest.mark.model
+@pytest.mark.ranks
 def test_four_ranks_leave_the_checkpoint_that_one_process_leaves(folder: Path, tmp_path: Path) -> None:
     """Byte for byte: in float64 the sums agree to 1e-14, and the weights are stored in float32."""
     tune(folder / "long", out=tmp_path / "one", **TUNED | {"data": [folder / "text.txt"]})
@@ -97,7 +113,7 @@ def test_four_ranks_leave_the_checkpoint_that_one_process_leaves(folder: Path, t
     assert len((ranked / "log.jsonl").read_text().splitlines()) == TUNED["steps"]
 
 
-@pytest.mark.model
+@pytest.mark.ranks
 def test_a_family_without_a_lean_engine_is_trained_by_ranks_too(folder: Path, tmp_path: Path) -> None:
     """Gemma 2 by its stock forward, whose loss is float32: gradients differ by its rounding."""
     tune(folder / "stock", out=tmp_path / "one", **TUNED | {"data": [folder / "text.txt"]})
@@ -110,7 +126,7 @@ def test_a_family_without_a_lean_engine_is_trained_by_ranks_too(folder: Path, tm
     assert "stock forward pass" in read_run(folder / "stock-4").resolved["engine"]
 
 
-@pytest.mark.model
+@pytest.mark.ranks
 def test_evaluation_on_four_ranks_gives_the_rows_of_one_process(folder: Path, tmp_path: Path) -> None:
     evaluate("pilot", out=tmp_path / "one", **EVALUATED)
     out = folder / "evaluated-4"
