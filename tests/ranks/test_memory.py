@@ -32,7 +32,7 @@ def measured(folder: Path, processes: int, *arguments: str) -> dict[str, int]:
     folder.mkdir()
     if processes == 1:
         command = [sys.executable, "-m", "tests.ranks.memory", arguments[0], arguments[1], str(folder), *arguments[2:]]
-        subprocess.run(command, env=environment() | GIVEN_BACK, cwd=ROOT, check=True, timeout=280)
+        subprocess.run(command, env=environment() | GIVEN_BACK, cwd=ROOT, check=True, timeout=900)
     else:
         launched(
             processes, "-m", "tests.ranks.memory", arguments[0], arguments[1], str(folder), *arguments[2:],

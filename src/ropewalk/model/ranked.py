@@ -1,12 +1,11 @@
 """A model divided over ranks: its weights read slice by slice, and the engine that makes gradients of it.
 
 A checkpoint of a known family is never whole anywhere: the model is built without memory for its weights, divided, and
-each rank reads its slices of each tensor from the safetensors files (torch.distributed.checkpoint). Of other families
-every rank loads the checkpoint whole before it is divided.
+each rank opens its slices of each tensor in the safetensors files (`slices`). Of other families every rank loads the
+checkpoint whole before it is divided.
 """
 
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +21,8 @@ from ropewalk.model.lean import EVERYTHING, LeanEngine
 from ropewalk.model.load import DTYPES, LoadedModel, chosen_device, load_codec, load_model, quiet_libraries, unloadable
 from ropewalk.model.ranks import SEQUENCE, Ranks
 from ropewalk.model.rotary import assert_rotates
-from ropewalk.model.sharding import Sharded, local, read_slices
+from ropewalk.model.sharding import Sharded
+from ropewalk.model.slices import own_slices
 from ropewalk.model.ulysses import SharedRows, require_heads
 from ropewalk.model.view import VIEWS, layer_view
 
@@ -56,27 +56,17 @@ def load_hollow(checkpoint: Checkpoint, *, dtype: str, device: str | None = None
 
 
 def divided(loaded: LoadedModel, ranks: Ranks) -> Sharded:
-    """The weights of the model, each rank's slices of them, read from the checkpoint where the model was hollow."""
+    """The weights of the model, each rank's slices of them, those of the checkpoint where the model was hollow."""
     model: Any = loaded.model
     assert ranks.line is not None
-    hollow = {name for name, p in model.named_parameters() if _is_hollow(p)}
-    _with_parameters(model, lambda p: p.to("meta") if _is_hollow(p) else p)
+    hollow = {name for name, p in _stored(model).items() if _is_hollow(p)}
+    _with_parameters(model, lambda p: p.detach().to("meta" if _is_hollow(p) else loaded.device))
     sharded = Sharded(model, _layers(model), ranks.line)
     if hollow:
-        kept = {name: local(p).clone() for name, p in model.named_parameters() if name not in hollow}
-        kept |= {name: buffer.clone() for name, buffer in model.named_buffers()}
-        model.to_empty(device=loaded.device)
-        _put_back(model, kept)
-        _read_slices(model, loaded.checkpoint)
+        wanted = {name: p for name, p in _stored(model).items() if name in hollow}
+        slices = {id(wanted[name]): part for name, part in own_slices(wanted, loaded.checkpoint)}
+        _with_parameters(model, lambda p: slices.get(id(p), p.detach()))
     return sharded
-
-
-def _read_slices(model: PreTrainedModel, checkpoint: Checkpoint) -> None:
-    wanted = {name: p.detach() for name, p in _stored(model).items()}
-    with tempfile.TemporaryDirectory() as folder:  # the reader takes every file of a folder; these are the model's
-        for name in checkpoint.weight_files:
-            (Path(folder) / name).symlink_to((checkpoint.folder / name).resolve())
-        read_slices(wanted, Path(folder))
 
 
 def ranked_engine(model: Any, weights: Sharded, ranks: Ranks, compute: torch.dtype, keeps: list[str]) -> Engine:
@@ -140,18 +130,11 @@ def _is_hollow(parameter: Tensor) -> bool:
     return parameter.untyped_storage().nbytes() < parameter.numel() * parameter.element_size()
 
 
-def _with_parameters(model: torch.nn.Module, made: Any) -> None:
+def _with_parameters(model: torch.nn.Module, made: Callable[[Any], Any]) -> None:
     """Puts what `made` gives in place of each parameter; tied ones stay tied."""
     new: dict[int, torch.nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
             if id(parameter) not in new:
-                new[id(parameter)] = torch.nn.Parameter(made(parameter.detach()), requires_grad=parameter.requires_grad)
+                new[id(parameter)] = torch.nn.Parameter(made(parameter), requires_grad=parameter.requires_grad)
             setattr(module, name, new[id(parameter)])
-
-
-@torch.no_grad()
-def _put_back(model: torch.nn.Module, kept: dict[str, Tensor]) -> None:
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if name in kept:
-            local(tensor).copy_(kept[name])
