@@ -1,9 +1,10 @@
 """Run as one process or by torchrun: what each rank holds, in bytes of anonymous memory, written as JSON by each.
 
-open FOLDER OUT         opens the checkpoint over all ranks, and writes it again into OUT
+open FOLDER OUT         opens the checkpoint over all ranks, writes it again into OUT, and opens it in another dtype
 step FOLDER OUT S L     one optimizer step on a row of L tokens, S ranks for each sequence
 """
 
+import gc
 import json
 import os
 import sys
@@ -30,19 +31,20 @@ CPU = torch.device("cpu")
 RECIPE = Recipe(name="paper", steps=2, length=0, batch_tokens=0, learning_rate=1e-4, window=Window(64, 64))
 
 
-def anonymous() -> int:
+def resident(kind: str = "RssAnon") -> int:
+    """Bytes of the process's own memory, or (RssFile) of mapped files, that are there now."""
     with open("/proc/self/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(kind))
 
 
 @contextmanager
 def peak() -> Iterator[list[int]]:
     """The most that is held inside the block, looked at every millisecond."""
-    most, done = [anonymous()], threading.Event()
+    most, done = [resident()], threading.Event()
 
     def look() -> None:
         while not done.wait(0.001):
-            most[0] = max(most[0], anonymous())
+            most[0] = max(most[0], resident())
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -54,17 +56,23 @@ def peak() -> Iterator[list[int]]:
 
 
 def opened(folder: Path, out: Path, ranks: Ranks) -> dict[str, int]:
-    libraries = anonymous()
+    libraries, files = resident(), resident("RssFile")
     with peak() as most:
         loaded = load_hollow(open_checkpoint(folder), dtype="float32", device="cpu")
         divided(loaded, ranks)
     with peak() as saving:
         write_whole(loaded.model, out, torch.float32, ranks, file_size="200MB")
-    return {"libraries": libraries, "opened": most[0], "saving": saving[0]}
+    found = {"libraries": libraries, "opened": most[0], "saving": saving[0], "mapped": resident("RssFile") - files}
+    del loaded
+    gc.collect()
+    with peak() as most:
+        loaded = load_hollow(open_checkpoint(folder), dtype="bfloat16", device="cpu")
+        divided(loaded, ranks)
+    return found | {"cast": most[0]}
 
 
 def stepped(folder: Path, ranks: Ranks, length: int) -> dict[str, int]:
-    before = anonymous()
+    before = resident()
     load = load_model if ranks.line is None else load_hollow
     loaded = load(open_checkpoint(folder), dtype="float32", device="cpu")
     weights = None if ranks.line is None else divided(loaded, ranks)
@@ -75,7 +83,7 @@ def stepped(folder: Path, ranks: Ranks, length: int) -> dict[str, int]:
         torch.float32, keeps=["everything"] * layers, ranks=ranks, weights=weights,
     )  # fmt: skip
     trainer._one_step()  # makes gradients, which stay, and moments
-    state = anonymous()
+    state = resident()
     with peak() as most:
         trainer._one_step()
     return {"state": state - before, "step": most[0] - state}

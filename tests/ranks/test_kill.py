@@ -21,10 +21,10 @@ from ropewalk.extension import extend
 from ropewalk.record import read_run
 from ropewalk.train.state import saves
 from tests.conftest import TEXT, make_llama
-from tests.ranks.launching import ROOT, environment, launched, torchrun
+from tests.ranks.launching import ROOT, SECONDS, environment, launched, torchrun
 
 STEPS, KILLS = 40, 10
-BOUND = 20.0  # seconds from the death of a rank to the end of the last process
+BOUND = 60.0  # seconds from a rank's death to the end of all; torchrun kills after 30 what does not end when told to
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def killed(arguments: list[str], out: Path, rng: random.Random) -> tuple[float, 
     pid = next(pid for pid in children(run.pid) if rank_of(pid) == victim)
     os.kill(pid, signal.SIGKILL)
     died = time.monotonic()
-    output = run.communicate(timeout=120)[0]
+    output = run.communicate(timeout=SECONDS)[0]
     assert run.returncode != 0
     return time.monotonic() - died, output, victim
 
@@ -127,7 +127,7 @@ def test_a_signal_to_one_rank_stops_all_after_a_save(
     with pytest.raises(OutputError, match="is being written to by another process"), alone_in(out):
         pass
     os.kill(next(pid for pid in children(run.pid) if rank_of(pid) == 1), number)
-    output = run.communicate(timeout=120)[0]
+    output = run.communicate(timeout=SECONDS)[0]
     assert run.returncode and output.count("go on with --resume") == 1, output
     assert not re.search(r"^Traceback[^\n]*\n  File \"[^\n]*src/ropewalk", output, re.MULTILINE), output
     (saved,) = saves(out)
@@ -153,7 +153,7 @@ def test_torchrun_begins_anew_from_the_last_save(begun: tuple[list[str], Path], 
             assert run.poll() is None, said.read()
             time.sleep(0.002)
         os.kill(children(run.pid)[1], signal.SIGKILL)
-        code = run.wait(timeout=250)
+        code = run.wait(timeout=SECONDS)
         said.seek(0)
         output = said.read()
     assert code == 0, output

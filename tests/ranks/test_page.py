@@ -11,7 +11,7 @@ import pytest
 
 from ropewalk.planning.forecast import plan
 from tests.conftest import make_llama
-from tests.ranks.launching import ROOT, environment
+from tests.ranks.launching import ROOT, SECONDS, environment
 
 PAGE = (ROOT / "docs" / "cluster.md").read_text()
 BLOCKS = [block.replace("\\\n", " ") for block in re.findall(r"```bash\n(.*?)```", PAGE, flags=re.S)]
@@ -60,7 +60,7 @@ def test_the_pages_commands_run(tiny_tokenizer: Path, texts: Path, tmp_path: Pat
             words += ["--lengths", "64", "--max-tokens", "600", "--allow-overlap", "--device", "cpu"]
             words[words.index("perplexity,passkey")] = "perplexity"  # a window of 64 has no room for a passkey
         done = subprocess.run(
-            words, cwd=tmp_path, env=environment() | {"PATH": path}, capture_output=True, text=True, timeout=280
+            words, cwd=tmp_path, env=environment() | {"PATH": path}, capture_output=True, text=True, timeout=SECONDS
         )
         assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
     for name in ("tuned-1", "tuned-8", "tuned-2x4", "tuned-4"):

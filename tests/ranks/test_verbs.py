@@ -15,7 +15,7 @@ from ropewalk.model.ulysses import require_heads
 from ropewalk.record import read_run
 from ropewalk.train.tune import tune
 from tests.conftest import TEXT, make_llama
-from tests.ranks.launching import environment, launched, torchrun
+from tests.ranks.launching import SECONDS, environment, launched, torchrun
 
 OPTIONS: dict[str, Any] = {"steps": 4, "learning_rate": 3e-3, "dtype": "float64", "save_every": 3}
 
@@ -94,7 +94,7 @@ def test_in_float32_the_update_is_that_of_one_process(tmp_path: Path, sequence: 
 def test_a_mistake_is_told_once(long: Path, tmp_path: Path, given: list[str], says: str) -> None:
     done = subprocess.run(
         torchrun(2, *arguments(long, tmp_path / "out"), *given), capture_output=True, text=True, env=environment(),
-        timeout=200,
+        timeout=SECONDS,
     )  # fmt: skip
     assert done.returncode
     assert len(re.findall(r"^\w+Error: ", done.stderr, re.MULTILINE)) == 1, done.stderr
