@@ -478,6 +478,13 @@ def evaluate(
     dtype: Dtype = None,
     device: Device = None,
     seed: Seed = 0,
+    sequence_parallel: Annotated[
+        int,
+        typer.Option(
+            "--sequence-parallel",
+            help="Under torchrun: so many processes share each text, and the weights. For windows beyond one device.",
+        ),
+    ] = 1,
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
@@ -499,7 +506,7 @@ def evaluate(
         document_count=documents, min_tokens=maybe_tokens(min_tokens), truncate_tokens=maybe_tokens(truncate_tokens),
         task_files=task_files, limit=limit, sampler=sampler, against=against, max_drop=max_drop, allow_overlap=allow_overlap,
         memory_budget=None if memory_budget is None else memory(memory_budget), dtype=dtype, device=device, seed=seed,
-        resume=resume, progress=progress,
+        sequence_parallel=sequence_parallel, resume=resume, progress=progress,
     )  # fmt: skip
     if as_json:
         show(json_text(asdict(run)))

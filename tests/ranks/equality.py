@@ -2,7 +2,7 @@
 
 Ranks 0 and 1 try two for data while ranks 2 and 3 try two for a sequence; then all four try both. A save of four is read
 by one and a save of one by four. At last all four tune and evaluate together, as the verbs do. Two processes train the
-case QUICK, and no more.
+case QUICK and share the texts of an evaluation, and no more.
 """
 
 import json
@@ -39,6 +39,8 @@ RECIPE = Recipe(
 KEEPS = ["everything", "input"]
 TUNED: dict[str, Any] = {"steps": 3, "learning_rate": 3e-3, "dtype": "float64", "save_every": 2, "batch_tokens": 512}
 EVALUATED: dict[str, Any] = {"tasks": ["perplexity", "passkey"], "lengths": [64, 256], "max_tokens": 2000}
+SHARED: dict[str, Any] = {"dtype": "float64", "device": "cpu"}
+QUICK_EVALUATED = EVALUATED | SHARED | {"tasks": ["perplexity"], "max_tokens": 700}
 CASES: dict[str, dict[str, Any]] = {
     "full": {},
     "lora+": {"adapter": "lora+"},
@@ -177,6 +179,7 @@ def verbs(folder: Path) -> None:
     tune(folder / "long", out=folder / "tuned-4", sequence_parallel=2, **told)
     tune(folder / "stock", out=folder / "stock-4", **told)
     evaluate("pilot", out=folder / "evaluated-4", **EVALUATED)
+    evaluate("pilot", out=folder / "shared-4", sequence_parallel=2, **EVALUATED | SHARED)
 
 
 def compared(folder: Path, case: str, layouts: list[Ranks]) -> dict[str, dict[str, float]]:
@@ -208,6 +211,7 @@ def main(folder: Path) -> None:
         found = all_of_four(folder)
     else:
         found = compared(folder, QUICK, [part(1, 2, 1), part(1, 1, 2)])
+        evaluate("pilot", out=folder / "shared-2", sequence_parallel=2, **QUICK_EVALUATED)
     (folder / f"apart-{dist.get_rank()}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -12,7 +13,7 @@ from ropewalk.extension import extend
 from ropewalk.record import read_run
 from ropewalk.train.tune import tune
 from tests.conftest import TEXT, make_llama
-from tests.ranks.equality import CASES, EVALUATED, QUICK, TUNED
+from tests.ranks.equality import CASES, EVALUATED, QUICK, QUICK_EVALUATED, SHARED, TUNED
 from tests.ranks.launching import launched
 
 LAYOUTS = ("2 x 1", "1 x 2", "2 x 2")
@@ -75,6 +76,22 @@ def test_two_ranks_train_what_one_process_trains(tmp_path: Path, tiny_tokenizer:
     make_llama(tmp_path / "model", tiny_tokenizer, **HEADS)
     launched(2, "-m", "tests.ranks.equality", str(tmp_path))
     assert_equal(worst(tmp_path, 2), QUICK, LAYOUTS[:2])
+    assert_same_rows(tmp_path / "shared-2", tmp_path / "one", QUICK_EVALUATED, ranks=2)
+
+
+def assert_same_rows(shared: Path, one: Path, asked: dict[str, Any], ranks: int) -> None:
+    """In float64 losses of shared texts are those of one process, kept in float32; every key that is found is the same."""
+    evaluate("pilot", out=one, **asked)
+    ours, theirs = (read_run(out).results for out in (shared, one))
+    assert [(row.name, row.length, row.metric, row.count) for row in ours] == [
+        (row.name, row.length, row.metric, row.count) for row in theirs
+    ]
+    for mine, true in zip(ours, theirs, strict=True):
+        assert mine.value == pytest.approx(true.value, rel=1e-6), mine
+    assert read_run(shared).resolved["layout"] == {"data": ranks // 2, "sequence": 2}
+    written = [path.read_text().count("\n") for path in shared.glob("pieces*.jsonl")]
+    assert len(written) == ranks // 2  # of the ranks that share a text one writes
+    assert sum(written) == (one / "pieces.jsonl").read_text().count("\n")
 
 
 @pytest.mark.ranks
@@ -124,6 +141,11 @@ def test_a_family_without_a_lean_engine_is_trained_by_ranks_too(folder: Path, tm
         moved = (theirs[name] - before[name]).norm()
         assert (ours[name] - theirs[name]).norm() <= 1e-2 * moved, name
     assert "stock forward pass" in read_run(folder / "stock-4").resolved["engine"]
+
+
+@pytest.mark.ranks
+def test_ranks_that_share_each_text_find_what_one_process_finds(folder: Path, tmp_path: Path) -> None:
+    assert_same_rows(folder / "shared-4", tmp_path / "one", EVALUATED | SHARED, ranks=4)
 
 
 @pytest.mark.ranks

@@ -22,7 +22,7 @@ class LossTable:
     """Losses of window passes by name, appended; a pass counts once its line in `pieces` is whole."""
 
     def __init__(self, folder: Path, pieces: Pieces):
-        self._path = folder / of_rank(FILE, pieces.ranks.number)
+        self._path = folder / of_rank(FILE, pieces.ranks.data)
         self._pieces = pieces
         own = [entry for _, entry in pieces.items() if _is_pass(entry) and _file(entry) == self._path.name]
         self._end = max((entry["at"] + _numbers(entry) for entry in own), default=0)
@@ -34,7 +34,8 @@ class LossTable:
                     "  It was cut, or belongs to another run.\n"
                     "  Begin again in a new --out."
                 )
-            file.truncate(self._end * BYTES)  # numbers of a pass that was cut off in the middle
+            if pieces.writes:
+                file.truncate(self._end * BYTES)  # numbers of a pass that was cut off in the middle
 
     def todo(self, names: Sequence[str]) -> set[str]:
         """Which of these passes this rank is to make."""
@@ -50,8 +51,9 @@ class LossTable:
 
     def add(self, name: str, window_pass: WindowPass, losses_BR: np.ndarray) -> None:
         """Appends a pass: one row of losses a window, the targets' losses in order."""
-        with self._path.open("ab") as file:
-            file.write(losses_BR.astype("<f4").tobytes())
+        if self._pieces.writes:
+            with self._path.open("ab") as file:
+                file.write(losses_BR.astype("<f4").tobytes())
         entry = {
             "at": self._end,
             "begins": list(window_pass.begins),

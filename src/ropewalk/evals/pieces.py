@@ -15,19 +15,27 @@ class Pieces:
     again.
 
     Each rank does its part of the pieces and appends to a file of its own; after `meet` all know all. Who wrote a piece
-    does not matter: any number of ranks goes on.
+    does not matter: any number of ranks goes on. Ranks that share each text do the same pieces, and the first of them
+    writes.
     """
 
     def __init__(self, path: Path, ranks: Ranks = ALONE):
         self.ranks = ranks
-        self.path = path.with_name(of_rank(path.name, ranks.number))
+        self.path = path.with_name(of_rank(path.name, ranks.data))
         self._first = path
         self._known: dict[str, Any] = {}
         if self.path.exists():
             whole = self._read(self.path)
-            with self.path.open("r+b") as file:  # what follows a cut line would be glued to it
-                file.truncate(whole)
+            if self.writes:
+                with self.path.open("r+b") as file:  # what follows a cut line would be glued to it
+                    file.truncate(whole)
         self._read_others()
+        self.ranks.wait()  # ranks that share the work of a piece know the same of it
+
+    @property
+    def writes(self) -> bool:
+        """Whether this rank does: of those that share each text the first."""
+        return self.ranks.sequence == 0
 
     def _read(self, path: Path) -> int:
         """Takes the whole lines of a file; how many bytes they are."""
@@ -56,7 +64,7 @@ class Pieces:
         return {
             name
             for name, place in zip(names, places, strict=True)
-            if place % ranks.count == ranks.number and name not in self._known
+            if place % ranks.layout.data == ranks.data and name not in self._known
         }
 
     def meet(self) -> None:
@@ -64,6 +72,7 @@ class Pieces:
         if self.ranks.count > 1:
             self.ranks.wait()
             self._read_others()
+            self.ranks.wait()  # before anything is added
 
     def __contains__(self, name: str) -> bool:
         return name in self._known
@@ -76,6 +85,11 @@ class Pieces:
 
     def add(self, name: str, result: Any) -> None:
         line = json.dumps({"piece": name, "result": result}) + "\n"
+        if self.writes:
+            self._append(line)
+        self._known[name] = json.loads(line)["result"]
+
+    def _append(self, line: str) -> None:
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             before = os.fstat(handle).st_size
@@ -87,7 +101,6 @@ class Pieces:
                 raise
         finally:
             os.close(handle)
-        self._known[name] = json.loads(line)["result"]
 
 
 def _write_all(handle: int, data: bytes) -> None:

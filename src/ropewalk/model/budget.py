@@ -5,6 +5,7 @@ import resource
 import sys
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from ropewalk.errors import DataError
@@ -55,7 +56,8 @@ def peak_bytes(device: torch.device) -> int:
 
 def bytes_a_token(model: PreTrainedModel, device: torch.device) -> int:
     """What one more token adds to a pass: measured on a GPU; elsewhere reckoned, for torch does not count there."""
-    return _probed(model, device) if device.type == "cuda" else reckoned_bytes_a_token(model)
+    whole = not isinstance(next(model.parameters()), DTensor)  # a divided one is not called as a whole
+    return _probed(model, device) if device.type == "cuda" and whole else reckoned_bytes_a_token(model)
 
 
 def reckoned_bytes_a_token(model: PreTrainedModel) -> int:

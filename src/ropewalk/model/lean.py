@@ -95,17 +95,20 @@ class LeanEngine:
         self._to_embedding(tokens_BS, grad)
         return loss
 
-    def hidden(self, tokens_BS: Tensor) -> Tensor:
+    def hidden(self, tokens_BS: Tensor, positions_BS: Tensor | None = None, kernel: Kernel | None = None) -> Tensor:
         """Last hidden states after the final norm, (B, S, E): what is compared with the stock model before a run.
 
-        The weights outside of layers are to be whole.
+        Positions (None: 0 .. S - 1) and `kernel` (None: the whole row sees itself) are as in `accumulate`. The weights
+        outside of layers are to be whole.
         """
         hidden = self.body.embed_tokens(tokens_BS)
-        positions = torch.arange(tokens_BS.shape[1], device=tokens_BS.device).expand(tokens_BS.shape)
-        rotation = self.view.rotation(hidden, positions)
+        if positions_BS is None:
+            positions_BS = torch.arange(tokens_BS.shape[1], device=tokens_BS.device).expand(tokens_BS.shape)
+        cos, sin = self.view.rotation(hidden, positions_BS)
+        rotation = (cos[:, :, : hidden.shape[1]], sin[:, :, : hidden.shape[1]])
         for layer, keep in zip(self.body.layers, self.keeps, strict=True):
             with self.weights.gathered(layer):
-                hidden, _ = self._forward(layer, hidden, rotation, self.kernel, keep)
+                hidden, _ = self._forward(layer, hidden, rotation, kernel or self.kernel, keep)
         return self.body.norm(hidden)
 
     def _forward(

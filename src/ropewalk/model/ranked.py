@@ -69,33 +69,47 @@ def divided(loaded: LoadedModel, ranks: Ranks) -> Sharded:
     return sharded
 
 
+def lean_over(model: Any, weights: Sharded, ranks: Ranks, compute: torch.dtype, sequence: int) -> LeanEngine | None:
+    """The lean engine over divided weights, every layer keeping everything; None where it would not do what stock does.
+
+    Raises RankError where `sequence` ranks cannot share the heads.
+    """
+    view = layer_view(model)
+    if view is None:
+        return None
+    require_heads(view.query_heads, sequence)
+    lean = LeanEngine(model, view, [EVERYTHING] * len(view.body.layers), compute, weights)
+    return lean if _equals_stock(lean, model, ranks) else None
+
+
 def ranked_engine(model: Any, weights: Sharded, ranks: Ranks, compute: torch.dtype, keeps: list[str]) -> Engine:
     """The lean engine over these ranks where the family is known, else the stock one.
 
     Raises RankError where rows are to be shared by ranks and the model cannot: no lean engine, or too few heads.
     """
-    view = layer_view(model)
-    if view is not None:
-        require_heads(view.query_heads, ranks.layout.sequence)
-        lean = LeanEngine(model, view, [EVERYTHING] * len(view.body.layers), compute, weights)
-        if _equals_stock(lean, model, ranks):
-            lean.keeps = keeps
-            shared = None
-            if ranks.mesh is not None and ranks.layout.sequence > 1:
-                shared = SharedRows(ranks.mesh.get_group(SEQUENCE))
-            return Lean(lean, compute, shared)
+    lean = lean_over(model, weights, ranks, compute, ranks.layout.sequence)
+    if lean is not None:
+        lean.keeps = keeps
+        shared = None
+        if ranks.mesh is not None and ranks.layout.sequence > 1:
+            shared = SharedRows(ranks.mesh.get_group(SEQUENCE))
+        return Lean(lean, compute, shared)
     if ranks.layout.sequence > 1:
-        raise RankError(
-            f"--sequence-parallel {ranks.layout.sequence} cannot be had for a model of type {model.config.model_type!r}.\n"
-            f"  Ranks share a sequence through the lean engine, which knows {', '.join(VIEWS)}.\n"
-            "  Leave --sequence-parallel out, or give 1."
-        )
+        raise no_shared_rows(model, ranks.layout.sequence)
     for module in model.modules():
         if isinstance(module, FSDPModule):  # shares of the loss are of the whole batch: gradients are summed
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
     parts = BodyAndHead(model, apart=False)  # FSDP2's hooks hang on the model's own forward
     return Stock(model, parts, compute, checkpointed=any(keep != EVERYTHING for keep in keeps))
+
+
+def no_shared_rows(model: Any, sequence: int) -> RankError:
+    return RankError(
+        f"--sequence-parallel {sequence} cannot be had for a model of type {model.config.model_type!r}.\n"
+        f"  Ranks share a sequence through the lean engine, which knows {', '.join(VIEWS)}.\n"
+        "  Leave --sequence-parallel out, or give 1."
+    )
 
 
 @torch.no_grad()

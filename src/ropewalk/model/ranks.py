@@ -107,7 +107,7 @@ class Ranks:
                 f"a layout of {layout.data} x {layout.sequence} does not fit "
                 f"{self.count} {'process' if self.count == 1 else 'processes'}.\n"
                 "  Ranks for data times ranks for each sequence is the number that torchrun started.\n"
-                "  Give --sequence-parallel a divisor of it: torchrun --nproc-per-node N -m ropewalk tune ..."
+                "  Give --sequence-parallel a divisor of it: torchrun --nproc-per-node N -m ropewalk VERB ..."
             )
         if self.line is None:
             return self
