@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test test-fast test-families test-ranks test-runtimes test-faults check pilot clean
+.PHONY: demo test test-fast test-families test-ranks test-runtimes test-faults soak check pilot clean
 
 demo: $(VENV)/core
 	$(BIN)/ropewalk run --to 1024,2048 --steps 180,90 --learning-rate 1e-3,6e-4 --out $(DEMO) --resume
@@ -23,6 +23,10 @@ test-families: $(VENV)/ready
 FUZZ ?= 100000
 test-faults: $(VENV)/ready
 	$(BIN)/python -m pytest -q tests/faults -m "faults or not faults" --fuzz $(FUZZ)
+
+# An hour of one process and an hour of random kills, side by side; logs, figures and the picture go to build/soak.
+soak: $(VENV)/ready
+	$(BIN)/python -W ignore -m tests.faults.soak --out build/soak
 
 # Runs of several processes that are killed and go on, checkpoints of a gigabyte: about ten minutes.
 test-ranks: $(VENV)/ready

@@ -20,7 +20,8 @@ from ropewalk.checkpoint.folder import open_checkpoint
 from ropewalk.planning.memory import trained_numbers
 from ropewalk.planning.shapes import Shape, shape_of
 from ropewalk.planning.work import work_of
-from ropewalk.reports.lines import Axis, Chart, Layout, Line, Mark, line_chart
+from ropewalk.reports.lines import Axis, Chart, Line, Mark, line_chart
+from ropewalk.reports.standalone import ALONE, standalone
 from ropewalk.reports.svg import log_ticks
 from ropewalk.train.state import saves
 
@@ -31,9 +32,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "mixed windows": {"recipe": "mixed"},
     "LoRA+": {"recipe": "paper", "adapter": "lora+", "learning_rate": 2e-3},
 }
-STYLE = """text{font:14px system-ui,sans-serif;fill:#333}.grid,line{stroke:#ccc}path{fill:none;stroke-width:2.5}
-.t0{stroke:#0072b2;fill:#0072b2}.t1{stroke:#d55e00;fill:#d55e00}.t2{stroke:#009e73;fill:#009e73}
-.t3{stroke:#cc79a7;fill:#cc79a7}path.t0,path.t1,path.t2,path.t3{fill:none}text.t0,text.t1,text.t2,text.t3{stroke:none}"""
 
 
 def tuned(extended: Path, out: Path, name: str, steps: int) -> Path:
@@ -109,10 +107,7 @@ def picture(arms: list[dict[str, Any]], start: float) -> str:
         f"{arm['recipe']}: {arm['points'][-1]['perplexity']:.2f} after {arm['points'][-1]['flops']:.3g}."
         for arm in arms
     )
-    drawn = str(line_chart(Chart(lines, x, y, (), summary), Layout("wide", 720, 420, 14)))
-    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(
-        ">", f"><style>{STYLE}</style>", 1
-    )
+    return standalone(line_chart(Chart(lines, x, y, (), summary), ALONE))
 
 
 def main() -> int:

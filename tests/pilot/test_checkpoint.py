@@ -6,6 +6,7 @@ import pytest
 
 from ropewalk.checkpoint.folder import open_checkpoint, pilot_folder
 from ropewalk.evals.evaluate import evaluate
+from ropewalk.extension import extend
 
 
 def test_it_is_small_and_stock() -> None:
@@ -35,3 +36,14 @@ def test_its_perplexity_breaks_beyond_its_window(tmp_path: Path) -> None:
     )
     at_window, beyond = (row.value or 0 for row in run.results if row.metric == "perplexity")
     assert beyond > 4 * at_window
+
+
+@pytest.mark.model
+def test_interpolated_untuned_it_reads_badly_and_alike_at_every_length(tmp_path: Path) -> None:
+    extend("pilot", to=2048, out=tmp_path / "long")
+    run = evaluate(
+        tmp_path / "long", tasks=["perplexity"], lengths=[256, 2048], document_count=4, truncate_tokens=4096,
+        out=tmp_path / "x",
+    )  # fmt: skip
+    at_window, at_target = (row.value or 0 for row in run.results if row.metric == "perplexity")
+    assert at_window > 40 and abs(at_target / at_window - 1) <= 0.15

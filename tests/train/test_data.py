@@ -1,6 +1,7 @@
 """Texts for tuning: which are read, whether they are long enough, and that no one is measured on them afterwards."""
 
 import json
+import random
 from pathlib import Path
 
 import pyarrow
@@ -19,6 +20,8 @@ from ropewalk.progress import Progress
 from ropewalk.record import read_run
 from ropewalk.rope.spec import Window
 from ropewalk.text.documents import text_sha256
+from ropewalk.text.retrieval import QUESTION, TASK
+from ropewalk.train import data
 from ropewalk.train.data import TextsRead, training_rows
 from ropewalk.train.recipe import Recipe, resolved_recipe
 from ropewalk.train.rows import SummaryRows, TokenRows
@@ -116,6 +119,25 @@ def test_the_pilot_s_passkeys_follow_the_recipe_too() -> None:
         begins = [place for place, token in enumerate(row.tokens.tolist()) if token == codec.bos[0]]
         assert begins[0] == 0 and row.documents[begins].tolist() == list(range(len(begins)))
     assert max(row.documents[-1] for row in asked if row.documents is not None) > 0
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0.05, 0.13), (0.25, 0.18, 0.31), (1.0, 0.6, 0.8)])
+def test_so_many_of_the_pilot_s_keys_are_drawn_to_the_ends(
+    share: float, least: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right after the task or right before the question: one key in eleven if drawn between them, seven in ten if drawn
+    over the whole document and clipped."""
+    assert data.PILOT_AT_ENDS == 0.25
+    monkeypatch.setattr(data, "PILOT_AT_ENDS", share)
+    codec, rng = load_codec(open_checkpoint("pilot")), random.Random(0)
+    keys = at_ends = 0
+    for _ in range(300):
+        text = codec.decode(data._passkeys(codec, 256, rng).tokens.tolist())
+        for part in text.split(TASK.strip())[1:]:
+            before = part[: part.index("The pass key is")]
+            after = part[part.index("is the pass key.") + len("is the pass key.") : part.index(QUESTION.strip())]
+            keys, at_ends = keys + 1, at_ends + (not before.strip() or not after.strip())
+    assert least < at_ends / keys < most
 
 
 # Long documents

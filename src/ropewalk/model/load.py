@@ -1,6 +1,7 @@
 """Checkpoint -> model and tokenizer. With `head` and `loss`, the only door to torch and transformers."""
 
 import contextlib
+import hashlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -110,12 +111,39 @@ def load_codec(checkpoint: Checkpoint) -> TextCodec:
             "  Expected tokenizer.json or tokenizer.model beside the weights.\n"
             "  Copy them from the base model."
         )
+    key = _tokenizer_key(checkpoint)
+    if key not in _tokenizers:
+        if len(_tokenizers) == KEPT_TOKENIZERS:
+            del _tokenizers[next(iter(_tokenizers))]
+        _tokenizers[key] = _read_tokenizer(checkpoint)
+    tokenizer = _tokenizers[key]
+    sizes = [config.get("vocab_size") for config in (checkpoint.config, checkpoint.config.get("text_config") or {})]
+    known = [size for size in sizes if isinstance(size, int)]
+    return TextCodec(tokenizer, known[-1] if known else 2**31, str(checkpoint.folder))
+
+
+# A base model and what is made of it have one tokenizer: it is read once, by content. Reading a large one takes a second,
+# and tokenizers (0.23) never gives back what it cached while encoding, a megabyte or two for each one that is dropped.
+KEPT_TOKENIZERS = 8
+_tokenizers: dict[str, Any] = {}
+
+
+def _tokenizer_key(checkpoint: Checkpoint) -> str:
+    """Of what decides how a tokenizer is read: its files, and the type of the model."""
+    config = checkpoint.config
+    content = hashlib.sha256(f"{config.get('model_type')}\0{config.get('tokenizer_class')}".encode())
+    for name in sorted(checkpoint.tokenizer_files):
+        content.update(f"\0{name}\0".encode() + (checkpoint.folder / name).read_bytes())
+    return content.hexdigest()
+
+
+def _read_tokenizer(checkpoint: Checkpoint) -> Any:
     # A bare SentencePiece model is LLaMA's original form: it was trained with a BOS, which transformers 5 leaves out
     # when no tokenizer_config.json asks for it.
     bare = checkpoint.tokenizer_files == ("tokenizer.model",)
     with quiet_libraries():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(
+            return AutoTokenizer.from_pretrained(
                 checkpoint.folder,
                 trust_remote_code=False,
                 local_files_only=True,
@@ -125,9 +153,6 @@ def load_codec(checkpoint: Checkpoint) -> TextCodec:
             raise CheckpointError(
                 f"the tokenizer of {checkpoint.folder} does not load: {_first_line(error)}\n  Fetch its files again."
             ) from error
-    sizes = [config.get("vocab_size") for config in (checkpoint.config, checkpoint.config.get("text_config") or {})]
-    known = [size for size in sizes if isinstance(size, int)]
-    return TextCodec(tokenizer, known[-1] if known else 2**31, str(checkpoint.folder))
 
 
 def chosen_device(device: str | None) -> torch.device:
