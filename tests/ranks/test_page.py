@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ropewalk.planning.forecast import plan
+from ropewalk.record import read_run
 from tests.conftest import make_llama
 from tests.ranks.launching import ROOT, SECONDS, environment
 
@@ -50,7 +51,7 @@ def test_the_pages_commands_run(tiny_tokenizer: Path, texts: Path, tmp_path: Pat
     }  # fmt: skip
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     assert (
-        sum("torchrun" in line for line in COMMANDS) == 4 and sum(line.startswith("ropewalk") for line in COMMANDS) == 2
+        sum("torchrun" in line for line in COMMANDS) == 5 and sum(line.startswith("ropewalk") for line in COMMANDS) == 2
     )
     for line in COMMANDS:
         words = [named.get(word, word) for word in shlex.split(line)]
@@ -63,5 +64,8 @@ def test_the_pages_commands_run(tiny_tokenizer: Path, texts: Path, tmp_path: Pat
             words, cwd=tmp_path, env=environment() | {"PATH": path}, capture_output=True, text=True, timeout=SECONDS
         )
         assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+    plain, shared = (read_run(tmp_path / name) for name in ("measured", "measured-2x4"))
+    assert shared.results[0].value == pytest.approx(plain.results[0].value, rel=1e-4)  # float32
+    assert shared.resolved["layout"] == {"data": 1, "sequence": 2}
     for name in ("tuned-1", "tuned-8", "tuned-2x4", "tuned-4"):
         assert (tmp_path / name / "model.safetensors").exists()
