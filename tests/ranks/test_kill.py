@@ -110,23 +110,24 @@ def test_a_run_that_lost_a_rank_goes_on_with_any_number(
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_one_rank_stops_all_after_a_save(
-    begun: tuple[list[str], Path], number: int, tmp_path: Path
-) -> None:
-    """The step in hand is the last, for all; meanwhile the folder is held by the first rank, and by it alone."""
+@pytest.mark.parametrize("to", ["the terminal", "one rank"])
+def test_a_signal_stops_all_ranks_after_a_save(begun: tuple[list[str], Path], to: str, tmp_path: Path) -> None:
+    """Ctrl-C reaches torchrun, which tells its ranks; SIGTERM, as a scheduler sends it, may reach one rank alone. The step in hand is the last, for all; meanwhile the folder is held by the first rank, and by it alone."""
     arguments, folder = begun
     out = tmp_path / "run"
     run = subprocess.Popen(
         torchrun(2, *arguments, "--out", str(out)), env=environment(), cwd=ROOT, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     while steps_logged(out) < 5:
         assert run.poll() is None, run.communicate()[0]
         time.sleep(0.002)
     with pytest.raises(OutputError, match="is being written to by another process"), alone_in(out):
         pass
-    os.kill(next(pid for pid in children(run.pid) if rank_of(pid) == 1), number)
+    if to == "the terminal":
+        os.killpg(run.pid, signal.SIGINT)
+    else:
+        os.kill(next(pid for pid in children(run.pid) if rank_of(pid) == 1), signal.SIGTERM)
     output = run.communicate(timeout=SECONDS)[0]
     assert run.returncode and output.count("go on with --resume") == 1, output
     assert not re.search(r"^Traceback[^\n]*\n  File \"[^\n]*src/ropewalk", output, re.MULTILINE), output
