@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore, rendezvous  # pyright: ignore[reportPrivateImportUsage]
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from ropewalk.errors import FailedElsewhere, RankError
@@ -61,9 +62,9 @@ def joined(device: torch.device, *, talk: str | None = None, patience: datetime.
         _take_gpu(int(os.environ.get("LOCAL_RANK", 0)))
     if not dist.is_initialized():
         with lost_rank(lambda: "the ranks did not find each other"):
-            store, rank, count = next(dist.rendezvous("env://", timeout=patience))
+            store, rank, count = next(rendezvous("env://", timeout=patience))
             # torchrun keeps one store through its restarts, with the addresses of those that died
-            fresh = dist.PrefixStore(f"ropewalk/start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+            fresh = PrefixStore(f"ropewalk/start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, store=fresh, rank=rank, world_size=count, timeout=patience)
     return Ranks(init_device_mesh(talk or device.type, (dist.get_world_size(),), mesh_dim_names=(ALL,)))

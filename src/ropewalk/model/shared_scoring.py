@@ -8,6 +8,7 @@ Shape letters: B batch, L length, R scored tokens, r of them in this rank's stre
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -99,7 +100,7 @@ class SharedScorer(Scorer):
 
     def _chosen(self, hidden: Tensor, chosen_Br: Tensor) -> Tensor:
         """(2, B, r): losses of the chosen tokens, and 1 where they are the most likely."""
-        head = self.model.get_output_embeddings()
+        head: Any = self.model.get_output_embeddings()
         numbers = CHUNK_NUMBERS.get(self.device.type, CHUNK_NUMBERS["cpu"])
         step = max(1, numbers // (head.weight.shape[0] * len(hidden)))
         found_2Br = torch.empty(2, *chosen_Br.shape, device=self.device)
