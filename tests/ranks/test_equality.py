@@ -65,6 +65,7 @@ def assert_equal(apart: dict[str, dict[str, float]], case: str, layouts: tuple[s
     keys = [key for key in apart if key.rpartition(", ")[0] == case]
     assert {key.rpartition(", ")[2] for key in keys} >= set(layouts)
     for key in keys:
+        print(f"{key}: losses apart by {apart[key]['loss']:.1e}, weights by {apart[key]['weights']:.1e}")
         assert apart[key]["loss"] < 1e-10, key
         assert apart[key]["weights"] < 1e-8, key
         assert apart[key]["moved"] > 1e-3, key
