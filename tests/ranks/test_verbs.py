@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from ropewalk.errors import RankError
+from ropewalk.evals.evaluate import evaluate
+from ropewalk.evals.opening import require_shareable
 from ropewalk.extension import extend
 from ropewalk.model.ulysses import require_heads
 from ropewalk.record import read_run
@@ -108,6 +110,19 @@ def test_sequence_parallel_without_torchrun_is_refused(long: Path, tmp_path: Pat
         tune(long, out=tmp_path / "out", data=[long.parent / "text.txt"], sequence_parallel=2, **OPTIONS)
     assert "does not fit 1 process" in str(error.value) and "torchrun" in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_texts_that_ranks_cannot_share_are_said(tmp_path: Path) -> None:
+    """Before anything is read or written; a task that writes tokens is refused for what it is."""
+    with pytest.raises(RankError, match="a layout of 0 x 2 does not fit 1 process"):
+        evaluate("pilot", out=tmp_path / "out", sequence_parallel=2)
+    assert not (tmp_path / "out").exists()
+    require_shareable(["perplexity", "passkey-anywhere"], 2)
+    require_shareable(["govreport"], 1)
+    with pytest.raises(
+        RankError, match=r"--sequence-parallel 2 cannot be had for boolq, govreport\.\n.*\n.*another --out"
+    ):
+        require_shareable(["passkey", "boolq", "govreport"], 2)
 
 
 def test_heads_that_ranks_cannot_share_are_said() -> None:
