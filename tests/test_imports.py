@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    "errors", "names", "reading", "atomic", "rope", "theory", "runtimes", "record", "progress", "checkpoint", "extension", "exporting", "inspection", "checking",
+    "errors", "names", "launch", "reading", "atomic", "rope", "theory", "runtimes", "record", "progress", "checkpoint", "extension", "exporting", "inspection", "checking",
     "planning",
     "text", "pilot", "model", "train", "evals", "searching", "reports", "pipeline", "arguments", "answers", "tables", "cli", "__main__",
 )  # fmt: skip

@@ -1,8 +1,9 @@
 """The command line: one function a verb, each a thin layer over the function of the same name in Python."""
 
+import contextlib
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,8 @@ from rich.console import Console
 
 from ropewalk.answers import show
 from ropewalk.arguments import device_memory, maybe_tokens, memory, numbers, spread_data, token_list, tokens, words
-from ropewalk.errors import RopeError, RopewalkError
+from ropewalk.errors import RankError, RopeError, RopewalkError
+from ropewalk.launch import launched, rank_and_count, speaks
 from ropewalk.names import printable
 from ropewalk.progress import TerminalProgress
 from ropewalk.record import as_json as json_text
@@ -36,7 +38,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console(stderr=True)
+console = Console(stderr=True, quiet=rank_and_count()[0] > 0)  # of several ranks the first tells how the work goes
+errors = Console(stderr=True)
+SHARED = ("tune", "evaluate")  # verbs whose work several processes do together
 
 
 Model = Annotated[str, typer.Argument(help="Folder, hub id (org/name) or 'pilot'.", show_default=False)]
@@ -77,19 +81,23 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def guarded(*arguments: Any, **options: Any) -> None:
         try:
-            function(*arguments, **options)
+            with _one_of_several(function.__name__) if launched() else contextlib.nullcontext():
+                function(*arguments, **options)
         except RopewalkError as error:
-            said = printable(f"{type(error).__name__}: {error}")
-            console.print(said, style="red", highlight=False, markup=False, soft_wrap=True)
+            if speaks(error):
+                said = printable(f"{type(error).__name__}: {error}")
+                errors.print(said, style="red", highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(MISTAKE) from None
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            console.print(_out_of_memory(error), style="red", highlight=False, markup=False, soft_wrap=True)
+            if speaks(error):
+                errors.print(_out_of_memory(error), style="red", highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt as stopped:
             what = str(stopped) or "stopped"
-            console.print(f"{what}; go on with --resume", highlight=False, markup=False, soft_wrap=True)
+            if speaks(stopped):
+                errors.print(f"{what}; go on with --resume", highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None
 
     return app.command(name=function.__name__.rstrip("_"))(guarded)
@@ -113,6 +121,22 @@ def _out_of_memory(error: BaseException) -> str:
         "needs.\n"
         "  What was done is kept: go on with --resume."
     )
+
+
+@contextlib.contextmanager
+def _one_of_several(name: str) -> Iterator[None]:
+    """In a process that torchrun started: the loss of another is an error like ours, and the group ends with the verb."""
+    from ropewalk.model.ranks import leave, lost_rank
+
+    if name not in SHARED and (count := rank_and_count()[1]) > 1:
+        raise RankError(
+            f"{name} was started in {count} processes.\n"
+            f"  torchrun is for verbs whose work several processes share: {', '.join(SHARED)}.\n"
+            f"  Run it once: ropewalk {name} ..."
+        )
+    with lost_rank(lambda: "the work stopped on the way"):
+        yield
+        leave()
 
 
 @verb
@@ -358,6 +382,13 @@ def tune(
             "OUT (trackio: in its own folder); wandb sends them with WANDB_MODE=online, and not before.",
         ),
     ] = None,
+    sequence_parallel: Annotated[
+        int | None,
+        typer.Option(
+            "--sequence-parallel",
+            help="Under torchrun: so many processes share each sequence. Default: as few as memory asks for.",
+        ),
+    ] = None,
     resume: Resume = False,
 ) -> None:
     """Fine-tune an extended checkpoint at its window. OUT is the tuned checkpoint; its saves lie in OUT/saves.
@@ -378,6 +409,7 @@ def tune(
         lora_rank=lora_rank, lora_alpha=lora_alpha, lora_targets=None if lora_targets is None else words(lora_targets),
         merge=not no_merge, dtype=dtype, device=device, seed=seed, save_every=save_every, keep_saves=keep_saves,
         resume=resume, track=[name for one in track or () for name in words(one)], progress=progress,
+        sequence_parallel=sequence_parallel,
     )  # fmt: skip
     show(f"{out}: tuned for {run.resolved['steps']} steps, training loss {run.results[0].value:.3f}")
 
@@ -446,6 +478,13 @@ def evaluate(
     dtype: Dtype = None,
     device: Device = None,
     seed: Seed = 0,
+    sequence_parallel: Annotated[
+        int,
+        typer.Option(
+            "--sequence-parallel",
+            help="Under torchrun: so many processes share each text, and the weights. For windows beyond one device.",
+        ),
+    ] = 1,
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
@@ -467,7 +506,7 @@ def evaluate(
         document_count=documents, min_tokens=maybe_tokens(min_tokens), truncate_tokens=maybe_tokens(truncate_tokens),
         task_files=task_files, limit=limit, sampler=sampler, against=against, max_drop=max_drop, allow_overlap=allow_overlap,
         memory_budget=None if memory_budget is None else memory(memory_budget), dtype=dtype, device=device, seed=seed,
-        resume=resume, progress=progress,
+        sequence_parallel=sequence_parallel, resume=resume, progress=progress,
     )  # fmt: skip
     if as_json:
         show(json_text(asdict(run)))
