@@ -4,20 +4,28 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test test-fast test-families test-ranks test-runtimes test-faults soak check pilot clean
+.PHONY: demo paper test test-fast test-families test-ranks test-runtimes test-faults test-paper soak check pilot clean
 
 demo: $(VENV)/core
 	$(BIN)/ropewalk run --to 1024,2048 --steps 180,90 --learning-rate 1e-3,6e-4 --out $(DEMO) --resume
+
+# Every figure and table of the paper on the pilot, and paper/results/index.html; goes on where it stopped.
+paper: $(VENV)/ready
+	$(BIN)/python paper/make.py
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest
 
 test-fast: $(VENV)/ready
-	$(BIN)/python -m pytest -m "not model and not gpu and not families and not clients and not faults and not ranks"
+	$(BIN)/python -m pytest -m "not model and not gpu and not families and not clients and not faults and not ranks and not paper"
 
 # Every model type of transformers with every method: about a quarter of an hour.
 test-families: $(VENV)/ready
 	$(BIN)/python -m pytest -q tests/families -m "families or not families"
+
+# Every stage of `make paper` with a few steps each, killed and gone on with.
+test-paper: $(VENV)/ready
+	$(BIN)/python -m pytest -q tests/paper -m "paper or not paper"
 
 # Kills at every write, failing disks, hostile files and fuzzed inputs; the full count is FUZZ=1000000.
 FUZZ ?= 100000

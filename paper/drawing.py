@@ -1,14 +1,16 @@
-"""What the scripts of this folder share: where their output goes, curves from arrays, and drawings as files."""
+"""What the scripts of the figures share: where their output goes, curves from arrays, and drawings as files."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from part import figure
 
 from ropewalk.record import write_text
+from ropewalk.reports.figures import Figure
 from ropewalk.reports.lines import Axis, Chart, Layout, Line, Mark, Rule, line_chart
-from ropewalk.reports.standalone import ALONE, standalone
+from ropewalk.reports.standalone import ALONE, HALF_ALONE, standalone
 from ropewalk.reports.svg import linear_ticks, log_ticks
 
 RESULTS = Path(__file__).parent / "results"
@@ -40,9 +42,10 @@ def axis(title: str, values: np.ndarray | Sequence[float], *, log: bool = False,
 def saved(
     path: Path, lines: Sequence[Line], x: Axis, y: Axis, summary: str, rules: Sequence[Rule] = (),
     layout: Layout = ALONE,
-) -> Path:  # fmt: skip
-    """Draws a chart into the .svg file `path`, and says where it is."""
+) -> Figure:  # fmt: skip
+    """Draws a chart into the .svg file `path`, says where it is, and gives the same for the page."""
+    chart = Chart(tuple(lines), x, y, tuple(rules), summary)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, standalone(line_chart(Chart(tuple(lines), x, y, tuple(rules), summary), layout)))
+    write_text(path, standalone(line_chart(chart, layout)))
     print(path)
-    return path
+    return figure(summary, chart, half=layout is HALF_ALONE)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from drawing import axis, curve, options, saved
+from part import Part, write_part
 
+from ropewalk.reports.figures import Figure
 from ropewalk.reports.lines import Axis, Rule
 from ropewalk.rope.bounds import spread_sum
 from ropewalk.rope.frequencies import base_frequencies
@@ -25,11 +27,11 @@ def shares(far: int) -> np.ndarray:
     return spread_sum(base_frequencies(THETA, HEAD_DIM), np.arange(far)) / HEAD_DIM
 
 
-def as_printed(path: Path) -> str:
-    """The paper's plot; gives its figures in words."""
+def as_printed(path: Path) -> tuple[Figure, str]:
+    """The paper's plot, and its figures in words."""
     near = shares(PLOTTED)
     least = f"least {near.min():.4f} at s = {near.argmin()}"
-    saved(
+    drawn = saved(
         path,
         [curve("B(s) / d", 1, np.arange(PLOTTED), near)],
         axis("distance s, tokens", np.arange(PLOTTED), room=0),
@@ -37,16 +39,16 @@ def as_printed(path: Path) -> str:
         f"B(s) / d for s below {PLOTTED}: {near[0]:g} at 0, {least}.",
         [Rule(1, "1", horizontal=True)],
     )
-    return f"s < {PLOTTED}: B(0)/d {near[0]:g}, B(1)/d {near[1]:.2f}, median {np.median(near):.3f}, {least}"
+    return drawn, f"s < {PLOTTED}: B(0)/d {near[0]:g}, B(1)/d {near[1]:.2f}, median {np.median(near):.3f}, {least}"
 
 
-def farther(path: Path) -> str:
-    """The same to eight times the plot, where it falls below 1; gives its figures in words."""
+def farther(path: Path) -> tuple[Figure, str]:
+    """The same to eight times the plot, where it falls below 1, and its figures in words."""
     shares_S = shares(FAR)
     first = int(np.flatnonzero(shares_S < 1)[0])
     drawn = np.unique([*np.geomspace(1, FAR - 1, 3000).astype(int), first, shares_S.argmin()])
     words = f"first below 1 at s = {first}, least {shares_S.min():.3f} at s = {shares_S.argmin()}"
-    saved(
+    figure = saved(
         path,
         [curve("B(s) / d", 1, drawn, shares_S[drawn])],
         Axis("distance s, tokens", 1, FAR, True, (1, 16, 256, 2048, 32768)),
@@ -54,13 +56,21 @@ def farther(path: Path) -> str:
         f"B(s) / d for s below {FAR}: {words}.",
         [Rule(1, "1", horizontal=True), Rule(PLOTTED, "the paper's plot ends")],
     )
-    return f"s < {FAR}: {words}, {(shares_S < 1).mean():.1%} below 1"
+    return figure, f"s < {FAR}: {words}, {(shares_S < 1).mean():.1%} below 1"
 
 
-def main() -> None:
-    arguments = options(__doc__).parse_args()
-    print(as_printed(arguments.out / "figure5.svg"))
-    print(farther(arguments.out / "figure5-farther.svg"))
+def main(given: list[str] | None = None) -> None:
+    arguments = options(__doc__).parse_args(given)
+    near, near_words = as_printed(arguments.out / "figure5.svg")
+    far, far_words = farther(arguments.out / "figure5-farther.svg")
+    least = shares(PLOTTED).min()
+    agrees = "agrees" if least >= 1 else "does not agree"
+    findings = [
+        f"{near_words}. The paper says B(s)/d is at least 1 where it plots it: {agrees}.",
+        f"{far_words}: the paper does not look there, and the ratio of the two bounds that rests on it holds on its plot alone.",
+    ]
+    title = "Figure 5: the bound on scores beyond the window"
+    write_part(Part("figure5", title, figures=[near, far], findings=findings, full=True), arguments.out)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ import numpy as np
 from drawing import axis, curve, options, saved
 from heads import Heads, read_heads
 from heads import options as with_model
+from part import Part, Table, write_part
 
 from ropewalk.record import write_text
+from ropewalk.reports.figures import Figure
 from ropewalk.reports.lines import Line, Rule
 from ropewalk.rope.bounds import scores
 
@@ -55,7 +57,7 @@ def band(label: str, tint: int, x: np.ndarray, quantiles: np.ndarray) -> Line:
     return replace(curve(label, tint, x, middle), faint=tuple((float(a), float(b)) for a, b in outline))
 
 
-def draw(out, name: str, place: tuple[int, int], found: Reach, heads: Heads, stretch: int) -> None:
+def draw(out, name: str, place: tuple[int, int], found: Reach, heads: Heads, stretch: int) -> Figure:
     distances = np.arange(1, heads.window * stretch)
     chosen = np.unique(np.geomspace(1, len(distances), 400).astype(int)) - 1
     lines = [
@@ -65,7 +67,7 @@ def draw(out, name: str, place: tuple[int, int], found: Reach, heads: Heads, str
     both = np.concatenate([found.extrapolated[:, chosen], found.interpolated[:, chosen]])
     x = axis("distance s, tokens", [1, heads.window * stretch], log=True, room=0)
     powers = tuple(2.0**k for k in range(0, 40, 2) if 2**k <= heads.window * stretch)
-    saved(
+    return saved(
         out / f"heads-{name}.svg", lines, type(x)(x.title, x.lo, x.hi, True, powers), axis("attention logit a(s)", both),
         f"Scores of head {place[1]} of layer {place[0]}: beyond the window they leave their range by {found.excess:.0%} "
         f"of its width extrapolated, and by {found.excess_interpolated:.0%} interpolated.",
@@ -73,22 +75,30 @@ def draw(out, name: str, place: tuple[int, int], found: Reach, heads: Heads, str
     )  # fmt: skip
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
     parser = with_model(options(__doc__))
     parser.add_argument("--stretch", type=int, default=4, help="target over window (%(default)s)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     heads = read_heads(arguments.model, arguments.data, arguments.pairs, arguments.seed)
     found = {place: reach(h_NF, heads, arguments.stretch) for place, h_NF in heads.h.items()}
     ranked = sorted(found, key=lambda place: found[place].excess)
-    for name, place in (("least", ranked[0]), ("middle", ranked[len(ranked) // 2]), ("most", ranked[-1])):
-        draw(arguments.out, name, place, found[place], heads, arguments.stretch)
-    lines = ["| layer | head | leaves its range by, extrapolated | interpolated |", f"|{' --- |' * 4}"]
-    for place in sorted(found, key=lambda place: -found[place].excess):
-        one = found[place]
-        lines.append(f"| {place[0]} | {place[1]} | {one.excess:.0%} | {one.excess_interpolated:.0%} |")
-    text = "\n".join(lines) + "\n"
-    write_text(arguments.out / "heads.md", text)
-    print(text)
+    chosen = (("most", ranked[-1]), ("middle", ranked[len(ranked) // 2]), ("least", ranked[0]))
+    drawn = [draw(arguments.out, name, place, found[place], heads, arguments.stretch) for name, place in chosen]
+    head = ["layer", "head", "leaves its range by, extrapolated", "interpolated"]
+    rows = [
+        [str(place[0]), str(place[1]), f"{found[place].excess:.0%}", f"{found[place].excess_interpolated:.0%}"]
+        for place in reversed(ranked)
+    ]
+    table = Table("Every head", head, rows)
+    write_text(arguments.out / "heads.md", table.markdown())
+    out_of = sum(one.excess > 0.1 for one in found.values())
+    still = sum(one.excess_interpolated > 0.1 for one in found.values())
+    findings = [
+        f"Extrapolated to {arguments.stretch} times the window, {out_of} of {len(found)} heads leave the range of scores that "
+        f"training has shaped by more than a tenth of its width; interpolated, {still} do. The paper shows no real head."
+    ]
+    title = "Beyond the paper: scores of real heads within and beyond the window"
+    write_part(Part("heads", title, tables=[table], figures=drawn, findings=findings, full=True), arguments.out)
 
 
 if __name__ == "__main__":

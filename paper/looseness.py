@@ -11,6 +11,7 @@ import numpy as np
 from drawing import axis, curve, options, saved
 from heads import Heads, read_heads
 from heads import options as with_model
+from part import Part, Table, write_part
 
 from ropewalk.record import write_text
 from ropewalk.reports.lines import Rule
@@ -47,10 +48,10 @@ def measured(heads: Heads) -> dict[tuple[int, int], dict[str, np.ndarray]]:
     return found
 
 
-def table(found: dict[tuple[int, int], dict[str, np.ndarray]]) -> str:
-    """Markdown: what each bound allows, and how many times the actual distance that is, over all heads and pairs."""
+def table(found: dict[tuple[int, int], dict[str, np.ndarray]]) -> Table:
+    """What each bound allows, and how many times the actual distance that is, over all heads and pairs."""
     actual = np.concatenate([one["actual"] for one in found.values()])
-    lines = ["| bound | allows, in spreads | times what there is | least times | exceeded by |", f"|{' --- |' * 5}"]
+    rows = []
     for name in NAMES:
         every = np.concatenate([one[name] for one in found.values()])
         times = every / actual
@@ -58,12 +59,13 @@ def table(found: dict[tuple[int, int], dict[str, np.ndarray]]) -> str:
         spread = "" if name == "actual" else f"{np.median(times):.2f} ({ends[0]:.2f} to {ends[1]:.2f})"
         least = "" if name == "actual" else f"{times.min():.3f}"
         over = "" if name == "actual" else f"{np.mean(times < 1):.1%}"
-        lines.append(f"| {name} | {np.median(every):.3f} | {spread} | {least} | {over} |")
-    return "\n".join(lines) + "\n"
+        rows.append([name, f"{np.median(every):.3f}", spread, least, over])
+    head = ["bound", "allows, in spreads", "times what there is", "least times", "exceeded by"]
+    return Table("Medians over pairs of query and key, 5 to 95 %", head, rows)
 
 
-def main() -> None:
-    arguments = with_model(options(__doc__)).parse_args()
+def main(given: list[str] | None = None) -> None:
+    arguments = with_model(options(__doc__)).parse_args(given)
     heads = read_heads(arguments.model, arguments.data, arguments.pairs, arguments.seed)
     found = measured(heads)
     medians = {name: np.array([np.median(one[name]) for one in found.values()]) for name in NAMES}
@@ -72,18 +74,25 @@ def main() -> None:
     lines = [
         curve(name, tint, ranks, medians[name][order], dashed=name == "printed") for tint, name in enumerate(NAMES)
     ]
-    saved(
+    drawn = saved(
         arguments.out / "looseness.svg", lines, axis("head, by what there is", ranks, room=0),
         axis("farthest from the line, in spreads of the score", np.concatenate(list(medians.values())), log=True),
         f"Interpolation bounds on {len(order)} heads of {arguments.model}, medians over pairs of query and key.",
         [Rule(1, "the spread itself", horizontal=True)] if max(map(np.max, medians.values())) > 1 else (),
     )  # fmt: skip
     count = len(found) * len(heads.distances)
-    text = (
-        f"{arguments.model}: {len(found)} heads, {count} pairs of query and key; medians, 5 to 95 %\n\n{table(found)}"
-    )
-    write_text(arguments.out / "looseness.md", text)
-    print(text)
+    made = table(found)
+    told = f"{arguments.model}: {len(found)} heads, {count} pairs of query and key"
+    write_text(arguments.out / "looseness.md", f"{told}; medians, 5 to 95 %\n\n{made.markdown()}")
+    pooled = {name: np.concatenate([one[name] for one in found.values()]) for name in NAMES}
+    said = [
+        f"the bound as {name} allows {np.median(pooled[name] / pooled['actual']):.1f} times what there is in the median, and is "
+        f"exceeded by {np.mean(pooled['actual'] > pooled[name] * (1 + 1e-9)):.1%} of the pairs"
+        for name in ("printed", "corrected")
+    ]
+    finding = f"{told}: {'; '.join(said)}. The paper did not measure it."
+    title = "Beyond the paper: how loose its bound is on real heads"
+    write_part(Part("looseness", title, tables=[made], figures=[drawn], findings=[finding], full=True), arguments.out)
 
 
 if __name__ == "__main__":

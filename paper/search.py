@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from drawing import options
+from part import Part, Table, write_part
 
 from ropewalk.checkpoint.folder import open_checkpoint
 from ropewalk.evals.documents import Selection, scored_documents
@@ -97,12 +98,10 @@ def contenders(rope: RopeSpec, arguments, judge: Objective, out: Path) -> list[C
     ]
 
 
-def table(found: list[Contender], on_search: list[float], held_out: np.ndarray) -> str:
-    """Markdown. `held_out` is (contenders, documents), mean losses; the last contender is what is compared with."""
-    lines = [
-        "| method | options | tried | texts searched on | held out | longrope is better by | of documents |",
-        f"|{' --- |' * 7}",
-    ]
+def table(found: list[Contender], on_search: list[float], held_out: np.ndarray) -> Table:
+    """`held_out` is (contenders, documents), mean losses; the last contender is what is compared with."""
+    head = ["method", "options", "tried", "texts searched on", "held out", "longrope is better by", "of documents"]
+    rows = []
     documents = held_out.shape[1]
     for contender, loss, losses in zip(found, on_search, held_out, strict=True):
         gain = losses - held_out[-1]
@@ -110,14 +109,26 @@ def table(found: list[Contender], on_search: list[float], held_out: np.ndarray) 
         last = contender is found[-1]
         better = "" if last else f"{gain.mean():.3f} ± {error:.3f} nats"
         wins = "" if last else f"{int((gain > 0).sum())} of {documents}"
-        lines.append(
-            f"| {contender.name} | {contender.said} | {contender.tried} | {math.exp(loss):.3f} | "
-            f"{math.exp(losses.mean()):.3f} | {better} | {wins} |"
-        )
-    return "\n".join(lines) + "\n"
+        rows.append(
+            [contender.name, contender.said, str(contender.tried), f"{math.exp(loss):.3f}", f"{math.exp(losses.mean()):.3f}",
+             better, wins]
+        )  # fmt: skip
+    return Table("Perplexity, untuned", head, rows)
 
 
-def main() -> None:
+def finding(found: list[Contender], held_out: np.ndarray, to: int) -> str:
+    """Of which contenders the searched divisors are better held out, by two standard errors, and of which not."""
+    better, others = [], []
+    for contender, losses in zip(found[:-1], held_out, strict=False):
+        gain = losses - held_out[-1]
+        error = gain.std(ddof=1) / math.sqrt(len(gain)) if len(gain) > 1 else math.inf
+        (better if gain.mean() > 2 * error else others).append(contender.name)
+    return f"Untuned at {to} tokens and held out, the searched divisors beat {', '.join(better) or 'none of them'}" + (
+        f"; not, or not by two standard errors, {', '.join(others)}." if others else "."
+    )
+
+
+def main(given: list[str] | None = None) -> None:
     parser = options(__doc__)
     parser.add_argument("--model", default="pilot")
     parser.add_argument("--to", type=int, default=2048, help="target in tokens (%(default)s)")
@@ -127,7 +138,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=5, help="documents to search on (%(default)s)")
     parser.add_argument("--documents", type=int, default=12, help="held-out documents at most (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     out = arguments.out / f"search-{Path(arguments.model).name}-{arguments.to}"
     out.mkdir(parents=True, exist_ok=True)
     loaded = load_model(open_checkpoint(arguments.model), dtype="float32", device="cpu")
@@ -143,9 +154,12 @@ def main() -> None:
     documents, _ = scored_documents(loaded.codec, selection, silent)
     each = [Objective(loaded, [document.tokens]) for document in documents]
     held_out = np.array([[one(contender.candidate) for one in each] for contender in found])
-    text = table(found, on_search, held_out)
-    write_text(out / "table.md", text)
-    print(text)
+    made = table(found, on_search, held_out)
+    write_text(out / "table.md", made.markdown())
+    said = [finding(found, held_out, arguments.to)]
+    title = "Beyond the paper: a search for divisors"
+    lede = f"LongRoPE's search beside the other methods at an equal budget of {arguments.budget} candidates, without tuning."
+    write_part(Part("search", title, lede, tables=[made], findings=said), arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The paper's figures as scripts: what they read from a model is what the model computes, and each leaves its drawings."""
 
-import importlib
 import re
 import sys
 import xml.etree.ElementTree
@@ -11,19 +10,6 @@ import numpy as np
 import pytest
 
 PAPER = Path(__file__).parents[2] / "paper"
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch):
-    """A script of paper/ by its name, imported as when it is run."""
-    monkeypatch.syspath_prepend(PAPER)
-
-    def loaded(name: str) -> ModuleType:
-        for sibling in ("drawing", "heads", name):
-            sys.modules.pop(sibling, None)
-        return importlib.import_module(name)
-
-    return loaded
 
 
 def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
@@ -77,11 +63,26 @@ def test_a_model_that_is_scaled_has_no_trained_window_to_speak_of(script, tiny_l
 @pytest.mark.parametrize(
     ("name", "arguments", "files"),
     [
-        ("figure2", ("--seeds", 2), ("figure2-within.svg", "figure2-beyond.svg", "figure2-between.svg", "figure2.md")),
-        ("figure5", (), ("figure5.svg", "figure5-farther.svg")),
+        (
+            "figure2",
+            ("--seeds", 2),
+            (
+                "figure2-within.svg",
+                "figure2-beyond.svg",
+                "figure2-between.svg",
+                "figure2.md",
+                "figure2.html",
+                "figure2.json",
+            ),
+        ),
+        ("figure5", (), ("figure5.svg", "figure5-farther.svg", "figure5.html", "figure5.json")),
         ("window_plots", (), ("counterexample.svg", "constants.svg", "spread.svg")),
-        ("looseness", ("--pairs", 8), ("looseness.svg", "looseness.md")),
-        ("figure_heads", ("--pairs", 8), ("heads-most.svg", "heads-least.svg", "heads-middle.svg", "heads.md")),
+        ("looseness", ("--pairs", 8), ("looseness.svg", "looseness.md", "looseness.html", "looseness.json")),
+        (
+            "figure_heads",
+            ("--pairs", 8),
+            ("heads-most.svg", "heads-least.svg", "heads-middle.svg", "heads.md", "heads.html", "heads.json"),
+        ),
     ],
 )
 def test_each_script_leaves_its_drawings(

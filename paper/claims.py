@@ -1,0 +1,112 @@
+"""Which of the paper's claims hold at the scale that was run, decided from the facts of Tables 1 and 4 alone.
+
+A verdict is decided by a rule that is printed with it, and by errors where there are any: what two standard errors do not
+tell apart is not told apart. k_max is a threshold over keys and has no error; the keys found stand beside it.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from readings import Change, short
+
+HOLDS, FAILS, OPEN = "holds here", "does not hold here", "not told apart"
+COST = 1.02  # the paper's tuned models stay within 2 % of the original one at its own window
+
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim at one target: what was decided, by which rule, from which figures."""
+
+    claim: str
+    rule: str
+    where: str
+    verdict: str
+    figures: str
+    paper: str
+
+    @property
+    def mark(self) -> str:
+        return {HOLDS: "holds", FAILS: "fails"}.get(self.verdict, "open")
+
+
+def verdicts(table1: Facts, table4: Facts) -> list[Verdict]:
+    """Every claim at every target, the shortest first."""
+    targets = sorted({arm["target"] for arm in table1["arms"]})
+    found = []
+    for target in targets:
+        found += [reaches(table4, target), direct_stays(table4, target)]
+    for target in targets:
+        arm = next(a for a in table1["arms"] if a["method"] == "pi" and a["target"] == target)
+        found += [falls(arm, table1["window"]), cost(arm, table1)]
+    return sorted(found, key=lambda one: CLAIMS.index(one.claim))
+
+
+CLAIMS = (
+    "PI reaches the whole target within the steps given",
+    "direct tuning with the same steps and texts does not",
+    "with PI, perplexity falls as the window grows",
+    "the cost at the original window stays small",
+)
+
+
+def reaches(table4: Facts, target: int) -> Verdict:
+    keys = _keys(table4, "pi", target)
+    return Verdict(
+        CLAIMS[0], "k_max after the last step is the target", _where(table4["window"], target),
+        HOLDS if keys["k_max"] == target else FAILS, _said(keys, target, table4["steps"]),
+        "7B, 8192 to 32768: k_max is the target from step 200 on, but once",
+    )  # fmt: skip
+
+
+def direct_stays(table4: Facts, target: int) -> Verdict:
+    keys, window = _keys(table4, "none", target), table4["window"]
+    return Verdict(
+        CLAIMS[1], "k_max after the last step is below the target", _where(window, target),
+        HOLDS if keys["k_max"] < target else FAILS, _said(keys, target, table4["steps"]),
+        "7B, 8192: k_max 2304 after 1,000 steps, 2560 after 10,000",
+    )  # fmt: skip
+
+
+def falls(arm: Facts, window: int) -> Verdict:
+    """Down over the whole way by two errors, and up at no doubling by two errors."""
+    target = arm["target"]
+    whole = Change(**arm["within"][str(target)])
+    steps = [Change(**one) for one in arm["doublings"]]
+    rises = [one for one in steps if one.nats > 2 * (one.error or 0.0)]
+    down = whole.nats < -2 * (whole.error or 0.0)
+    verdict = HOLDS if down and not rises else FAILS if rises or whole.nats > 2 * (whole.error or 0.0) else OPEN
+    values = ", ".join(f"{short(value)} at {length}" for length, value in arm["perplexity"].items())
+    return Verdict(
+        CLAIMS[2], "lower at the target than at the original window, and higher at no doubling, by two standard errors",
+        _where(window, target), verdict, f"{values}; target to window {whole.cell.plain}",
+        "7B to 8192: 7.13, 6.96, 6.95 (0.975)",
+    )  # fmt: skip
+
+
+def cost(arm: Facts, table1: Facts) -> Verdict:
+    """The tuned model's perplexity at the original window over the base's there."""
+    found, window = Change(**arm["cost"]), table1["window"]
+    within = found.at_most(COST)
+    ours, base = arm["perplexity"][str(window)], table1["base"][str(window)]
+    return Verdict(
+        CLAIMS[3], f"at most {COST - 1:.0%} above the base, by two standard errors", _where(window, arm["target"]),
+        OPEN if within is None else HOLDS if within else FAILS,
+        f"{short(ours)} against {short(base)} at {window}: {found.cell.plain}", "7B to 8192: 7.13 against 7.20 (0.990)",
+    )  # fmt: skip
+
+
+def _keys(table4: Facts, method: str, target: int) -> Facts:
+    return table4["keys"][method][str(target)][str(table4["steps"])]
+
+
+def _said(keys: Facts, target: int, steps: int) -> str:
+    return f"k_max {keys['k_max']} of {target} after {steps} steps, {keys['found']} of {keys['of']} keys found"
+
+
+def _where(window: int, target: int) -> str:
+    stretch = target / window
+    return f"to {target}, {math.floor(stretch) if stretch == math.floor(stretch) else round(stretch, 2)} x"

@@ -1,0 +1,174 @@
+"""The page: claims decided right in both directions, parts that are escaped, and a run that goes on where it stopped."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ropewalk.errors import DataError
+from tests.conftest import make_llama
+
+PAPER = Path(__file__).parents[2] / "paper"
+TARGET = 1024
+
+
+def keys(k_max: int, found: int = 200) -> dict:
+    return {"k_max": k_max, "found": found, "of": 320}
+
+
+def table4(pi: int, direct: int) -> dict:
+    by = {
+        "pi": {str(TARGET): {"60": keys(TARGET), "240": keys(pi)}},
+        "none": {str(TARGET): {"60": keys(0), "240": keys(direct)}},
+    }
+    return {"keys": by, "steps": 240, "window": 256}
+
+
+def table1(doublings: list[tuple[float, float]], cost: tuple[float, float]) -> dict:
+    whole = sum(nats for nats, _ in doublings)
+    arm = {
+        "method": "pi", "target": TARGET, "perplexity": {"256": 13.0, "512": 11.0, "1024": 10.0},
+        "doublings": [{"nats": nats, "error": error} for nats, error in doublings],
+        "within": {str(TARGET): {"nats": whole, "error": 0.01}}, "cost": {"nats": cost[0], "error": cost[1]},
+    }  # fmt: skip
+    return {"arms": [arm, arm | {"method": "none"}], "window": 256, "steps": 240, "base": {"256": 12.9}}
+
+
+FALLING = [(-0.1, 0.01), (-0.05, 0.01)]
+
+
+@pytest.mark.parametrize(
+    ("tables", "marks"),
+    [
+        ((table1(FALLING, (0.0, 0.001)), table4(TARGET, 288)), ["holds", "holds", "holds", "holds"]),
+        ((table1(FALLING, (0.0, 0.001)), table4(992, TARGET)), ["fails", "fails", "holds", "holds"]),
+        ((table1([(0.1, 0.01), (0.05, 0.01)], (0.2, 0.01)), table4(TARGET, 0)), ["holds", "holds", "fails", "fails"]),
+        # down over the whole way, but up beyond its error at the end; and a cost that its error leaves open
+        ((table1([(-0.3, 0.01), (0.05, 0.01)], (0.02, 0.02)), table4(TARGET, 0)), ["holds", "holds", "fails", "open"]),
+        # a rise within its error is none; neither is a fall within it one
+        ((table1([(-0.3, 0.01), (0.01, 0.02)], (-0.1, 0.01)), table4(TARGET, 0)), ["holds", "holds", "holds", "holds"]),
+        ((table1([(-0.005, 0.01), (0.0, 0.01)], (-0.1, 0.01)), table4(TARGET, 0)), ["holds", "holds", "open", "holds"]),
+    ],
+)  # fmt: skip
+def test_claims_are_decided_by_the_facts_in_both_directions(script, tables: tuple, marks: list[str]) -> None:
+    found = script("claims").verdicts(*tables)
+    assert [one.mark for one in found] == marks
+    assert [one.claim for one in found] == list(script("claims").CLAIMS)
+    assert "k_max" in found[0].figures and "of 320 keys" in found[1].figures and "± " in found[3].figures
+
+
+def test_a_part_is_escaped_and_stands_in_its_json(script, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    part = script("part")
+    table = part.Table("<b>", ["", "1 < 2"], [["a & b", part.Cell("1", "± <2", "paper <3>")]], "x | y")
+    part.write_part(part.Part("table9", "Tab<le>", tables=[table], findings=["<script>"], facts={"n": 1}), tmp_path)
+    text = (tmp_path / "table9.html").read_text()
+    assert "<script>" not in text and "<b>" not in text and "a &amp; b" in text and "paper &lt;3&gt;" in text
+    told = json.loads((tmp_path / "table9.json").read_text())
+    assert told["facts"] == {"n": 1} and told["tables"][0]["rows"][0][1]["error"] == "± <2"
+    assert "1 ± <2 [paper <3>]" in capsys.readouterr().out
+    assert table.markdown().splitlines()[2] == "| a & b | 1 ± <2 [paper <3>] |"
+
+
+def test_the_page_has_every_part_and_the_claims_of_its_tables(script, tmp_path: Path) -> None:
+    part, page = script("part"), script("page")
+    facts = {"table1": table1(FALLING, (0.5, 0.001)), "table4": table4(TARGET, TARGET), "figure5": {}}
+    for name, one in facts.items():
+        part.write_part(part.Part(name, f"Title of {name}", facts=one), tmp_path)
+    path = page.write_page(tmp_path, list(facts), {"table4": {"seconds": 61.0}}, tmp_path)
+    text = path.read_text()
+    assert re.findall(r'<section id="(\w+)">', text) == ["claims", "parts", "table1", "table4", "figure5", "made"]
+    assert text.count('class="verdict-mark holds"') == 2 and text.count('class="verdict-mark fails"') == 2
+    assert "Of 4 verdicts, 2 hold at this scale, 2 do not, 0 cannot be told apart." in text
+    assert "{{" not in text and "{%" not in text and "http" not in text.replace("http-equiv", "")
+    (tmp_path / "table4.json").unlink()
+    assert "not made yet" in page.write_page(tmp_path, ["table1"], {}, tmp_path).read_text()
+
+
+def test_a_stage_that_was_given_something_else_is_done_anew_and_times_add_up(script, tmp_path: Path) -> None:
+    make = script("make")
+    stage, times = make.STAGES[4], make.Times.of(tmp_path / "stages.json")
+    times.add(stage, ["--quick"], 5.0, done=False)
+    assert not times.is_done(stage, ["--quick"])
+    assert times.add(stage, ["--quick"], 7.0, done=True) == 12.0
+    again = make.Times.of(tmp_path / "stages.json")
+    assert again.is_done(stage, ["--quick"]) and not again.is_done(stage, ["--steps", "3"])
+    assert again.add(stage, ["--steps", "3"], 1.0, done=True) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("make", ["--only", "tabel4"], "Did you mean"),
+        ("table1", ["--model", "nowhere/at/all"], "no such model"),
+        ("table4", ["--windows", "8x"], "not a number of tokens"),
+    ],
+)
+def test_a_mistake_ends_a_script_with_one_message_and_code_2(
+    script, name: str, arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        script("options").run(lambda: script(name).main([*arguments, "--work", str(tmp_path), "--out", str(tmp_path)]))
+    assert ended.value.code == 2 and says in capsys.readouterr().err
+
+
+def test_work_begun_with_other_weights_is_refused(
+    script, tiny_llama: Path, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    """Finished evaluations are taken as they are, so a model that was replaced would go unseen."""
+    require = script("options").require_same_model
+    require(str(tiny_llama), tmp_path / "work")
+    require(str(tiny_llama), tmp_path / "work")
+    other = make_llama(tmp_path / "other", tiny_tokenizer, seed=1)
+    with pytest.raises(DataError, match="begun with other weights"):
+        require(str(other), tmp_path / "work")
+
+
+@pytest.mark.paper
+def test_make_paper_goes_on_after_a_kill_and_ends_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
+    """Killed hard twice, in the midst of its work; what was done is not done again, and the page is whole."""
+    from ropewalk.checkpoint.folder import pilot_folder
+
+    tokenizer = tmp_path / "tokenizer"
+    tokenizer.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(pilot_folder() / name, tokenizer / name)
+    model = make_llama(tmp_path / "tiny", tokenizer, window=128, vocab_size=1024)
+    command = [sys.executable, PAPER / "make.py", "--quick", "--model", model, "--windows", "256,512", "--work",
+               tmp_path / "work", "--out", tmp_path / "out"]  # fmt: skip
+    killed = 0
+    for seconds in (25, 40):
+        begun = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        if begun.poll() is None:
+            os.kill(begun.pid, signal.SIGKILL)
+            killed += 1
+        begun.wait()
+    assert killed
+    assert not (tmp_path / "out" / "index.html").exists() or killed < 2
+    before = json.loads((tmp_path / "work" / "quick-parts" / "stages.json").read_text())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for name in (name for name, one in before.items() if one["done"]):
+        assert f"{name}: done before" in done.stdout
+    page = (tmp_path / "out" / "index.html").read_text()
+    names = [
+        "figure2",
+        "figure5",
+        "heads",
+        "looseness",
+        *(f"table{n}" for n in range(1, 7)),
+        "methods",
+        "direct",
+        "search",
+    ]
+    assert re.findall(r'<section id="(\w+)">', page) == ["claims", "parts", *names, "made"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.html", *(f"{name}.json" for name in names)}
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert again.stdout.count("done before") == len(names)
