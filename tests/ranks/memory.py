@@ -21,6 +21,7 @@ from ropewalk.checkpoint.folder import open_checkpoint
 from ropewalk.model.load import load_model
 from ropewalk.model.ranked import divided, load_hollow
 from ropewalk.model.ranks import Layout, Ranks, joined, leave
+from ropewalk.model.sharding import local
 from ropewalk.model.whole_files import write_whole
 from ropewalk.rope.spec import Window
 from ropewalk.train.loop import Trainer
@@ -31,10 +32,22 @@ CPU = torch.device("cpu")
 RECIPE = Recipe(name="paper", steps=2, length=0, batch_tokens=0, learning_rate=1e-4, window=Window(64, 64))
 
 
-def resident(kind: str = "RssAnon") -> int:
-    """Bytes of the process's own memory, or (RssFile) of mapped files, that are there now."""
+def resident() -> int:
+    """Bytes of the process's own memory that are there now."""
     with open("/proc/self/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(kind))
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+
+
+def mapped() -> int:
+    """Bytes of mapped safetensors files that are there now."""
+    total, ours = 0, False
+    with open("/proc/self/smaps", encoding="utf-8") as maps:
+        for line in maps:
+            if "-" in line.split()[0]:  # the line of a mapping, by its addresses
+                ours = line.rstrip().endswith(".safetensors")
+            elif ours and line.startswith("Rss:"):
+                total += int(line.split()[1]) * 1024
+    return total
 
 
 @contextmanager
@@ -56,13 +69,14 @@ def peak() -> Iterator[list[int]]:
 
 
 def opened(folder: Path, out: Path, ranks: Ranks) -> dict[str, int]:
-    libraries, files = resident(), resident("RssFile")
+    libraries = resident()
     with peak() as most:
         loaded = load_hollow(open_checkpoint(folder), dtype="float32", device="cpu")
         divided(loaded, ranks)
     with peak() as saving:
         write_whole(loaded.model, out, torch.float32, ranks, file_size="200MB")
-    found = {"libraries": libraries, "opened": most[0], "saving": saving[0], "mapped": resident("RssFile") - files}
+    own = sum(local(parameter).nbytes for parameter in loaded.model.parameters())
+    found = {"libraries": libraries, "opened": most[0], "saving": saving[0], "own": own, "mapped": mapped()}
     del loaded
     gc.collect()
     with peak() as most:

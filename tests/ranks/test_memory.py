@@ -141,5 +141,6 @@ def test_a_checkpoint_is_whole_on_no_rank(tmp_path: Path, tiny_tokenizer: Path) 
     where the dtype is another: its half of the numbers, of two bytes each, and a tensor more."""
     size, held = opened_on_two(tmp_path / "1", tiny_tokenizer, 1.0)
     assert max(held["opened"], held["saving"]) < 0.65 * size
-    assert held["mapped"] < 0.6 * size  # the system maps some pages around each that is read
+    assert held["own"] < 0.51 * size
+    assert held["mapped"] < 0.8 * size  # the system maps up to 2 MiB around what is read, half of a tensor here
     assert held["cast"] - held["libraries"] < 0.3 * size
