@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo paper test test-fast test-families test-runtimes test-faults test-paper soak check pilot clean
+.PHONY: demo paper test test-fast test-families test-ranks test-runtimes test-faults test-paper soak check pilot clean
 
 demo: $(VENV)/core
 	$(BIN)/ropewalk run --to 1024,2048 --steps 180,90 --learning-rate 1e-3,6e-4 --out $(DEMO) --resume
@@ -17,7 +17,7 @@ test: $(VENV)/ready
 	$(BIN)/python -m pytest
 
 test-fast: $(VENV)/ready
-	$(BIN)/python -m pytest -m "not model and not gpu and not families and not clients and not faults and not paper"
+	$(BIN)/python -m pytest -m "not model and not gpu and not families and not clients and not faults and not ranks and not paper"
 
 # Every model type of transformers with every method: about a quarter of an hour.
 test-families: $(VENV)/ready
@@ -35,6 +35,10 @@ test-faults: $(VENV)/ready
 # An hour of one process and an hour of random kills, side by side; logs, figures and the picture go to build/soak.
 soak: $(VENV)/ready
 	$(BIN)/python -W ignore -m tests.faults.soak --out build/soak
+
+# Runs of several processes that are killed and go on, checkpoints of a gigabyte: about ten minutes.
+test-ranks: $(VENV)/ready
+	$(BIN)/python -m pytest -q -s tests/ranks -m "ranks or not ranks"
 
 # Real serving runtimes, each in an environment of its own; llama.cpp is built from source, which takes minutes.
 CLIENTS := build/clients

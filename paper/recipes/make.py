@@ -12,7 +12,7 @@ from pathlib import Path
 
 from models import BOOKS, DIRECT_STEPS, MODELS, PILE, RED_PAJAMA, Model
 
-from ropewalk.planning.job import Job, fewest_gpus, job_of
+from ropewalk.planning.job import Job, fewest_gpus, job_of, laid_out
 from ropewalk.planning.shapes import shape_of
 from ropewalk.planning.work import device
 
@@ -66,7 +66,7 @@ def forecast(model: Model, target: int) -> Forecast:
 
 
 def _hours(job: Job, gpus: int) -> tuple[str, float]:
-    there = replace(job, gpus=gpus)
+    there = laid_out(replace(job, gpus=gpus))
     policy = there.fastest()
     assert policy is not None
     return policy, there.seconds_a_step(policy) * STEPS / 3600
@@ -92,6 +92,14 @@ def launched(gpus: int) -> str:
     )
 
 
+def shared(model: Model) -> str:
+    """Of an evaluation: how many GPUs share the weights, and with them each text, where one would be filled by them."""
+    sharing = 1
+    while 2 * model.parameters > sharing * MEMORY / 2:  # two bytes each; half is for the texts
+        sharing *= 2
+    return "" if sharing == 1 else f" --sequence-parallel {sharing}"
+
+
 def commands(model: Model, target: int, arm: Arm, planned: Forecast) -> list[str]:
     """The exact commands of one arm, each on a line."""
     place = f"{model.name}/{tokens_text(target)}/{arm.name}"
@@ -103,7 +111,7 @@ def commands(model: Model, target: int, arm: Arm, planned: Forecast) -> list[str
         f"{launched(planned.gpus)} tune {place}/extended --data ${arm.data} --recipe {recipe} --steps {arm.steps} "
         f"--batch-tokens {batch} --learning-rate {model.learning_rate} --out {place}/tuned",
         f"{launched(planned.gpus)} evaluate {place}/tuned --data $BOOKS --lengths "
-        f"{','.join(map(tokens_text, lengths))} --out {place}/measured",
+        f"{','.join(map(tokens_text, lengths))}{shared(model)} --out {place}/measured",
     ]
 
 
@@ -128,7 +136,7 @@ def recipe(model: Model) -> str:
             f"{plan.hours:,.1f} | {papers} |"
         )
     start = launched(planned[model.targets[0]].gpus)
-    base = f"{start} evaluate {model.hub_id} --data $BOOKS --lengths {','.join(_within(window))} --out base/{name}"
+    base = f"{start} evaluate {model.hub_id} --data $BOOKS --lengths {','.join(_within(window))}{shared(model)} --out base/{name}"
     lines += ["", "```bash", *(f"{variable}={value}" for variable, value in DATA.items()), base, "```"]
     for target, plan in planned.items():
         lines += ["", f"## To {tokens_text(target)} tokens"]

@@ -10,14 +10,18 @@ from rich.segment import Segment, Segments
 from rich.table import Table
 
 from ropewalk.errors import OutputError
+from ropewalk.launch import rank_and_count
 from ropewalk.names import printable
 
 
 def show(answer: str | Table) -> None:
-    """Writes an answer to standard output and sees it arrive. Raises OutputError when it does not.
+    """Writes an answer to standard output and sees it arrive. Raises OutputError when it does not. Of several ranks the
+    first does.
 
     A reader that has gone (`| head`) is no error of ours: the BrokenPipeError goes on, and the command line ends at it.
     """
+    if rank_and_count()[0]:
+        return
     try:
         if isinstance(answer, str):
             print(printable(answer))

@@ -91,7 +91,8 @@ class Run:
             self._require_unchanged(folder)
             remove_unfinished(folder)
             self.write(folder)
-            yield from self._ended(folder)
+            with disk_errors(folder):
+                yield from self._ended(folder)
 
     def _require_unchanged(self, folder: Path) -> None:
         """What is there is still to be done, and is this same work: it was so before the folder was locked."""
@@ -116,13 +117,20 @@ class Run:
             self.resolved["error"] = f"{type(error).__name__}: {error}"
             with contextlib.suppress(OutputError):  # the disk may be what failed; the first error is the one to show
                 self.finish(folder, "failed")
-            if isinstance(error, OSError | OutputError):
-                raise OutputError(
-                    f"the work in {folder} stopped: {str(error).splitlines()[0]}\n"
-                    "  What was done so far is kept.\n"
-                    "  Free some space or mend the path, then go on with --resume."
-                ) from error
             raise
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turns an OSError of the work in a folder, such as a full disk, into an OutputError that says how to go on."""
+    try:
+        yield
+    except (OSError, OutputError) as error:
+        raise OutputError(
+            f"the work in {folder} stopped: {str(error).splitlines()[0]}\n"
+            "  What was done so far is kept.\n"
+            "  Free some space or mend the path, then go on with --resume."
+        ) from error
 
 
 def read_run(folder: Path) -> Run:

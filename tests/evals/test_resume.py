@@ -84,7 +84,7 @@ def test_the_size_of_a_pass_stays_that_of_the_first_start(
     """Free memory is another one later; sizes of passes decide the last bits."""
     given = {"lengths": [32, 64], "stride": 32, "tasks": ["perplexity"], "data": [str(texts)]}
     for size, resume in ((256, False), (512, True)):
-        monkeypatch.setattr("ropewalk.evals.evaluate.batch_tokens_for", lambda model, budget, size=size: size)
+        monkeypatch.setattr("ropewalk.evals.opening.batch_tokens_for", lambda model, budget, size=size: size)
         assert evaluate(tiny_llama, out=tmp_path, resume=resume, **given).resolved["batch_tokens"] == 256
         record = json.loads((tmp_path / "run.json").read_text()) | {"status": "interrupted"}
         (tmp_path / "run.json").write_text(json.dumps(record))

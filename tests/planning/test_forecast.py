@@ -11,7 +11,9 @@ import ropewalk
 from ropewalk.errors import CheckpointError, DataError, RopeError
 from ropewalk.planning.forecast import corrected, plan
 from ropewalk.planning.job import SMALL, STEPS
+from ropewalk.planning.memory import POLICIES, Load, memory_of
 from ropewalk.planning.needs import needs_table, papers_gpus, papers_sequences
+from ropewalk.planning.shapes import paper_config, shape_of
 from ropewalk.train.recipe import SMALL as TUNE_SMALL
 from ropewalk.train.recipe import resolved_recipe
 
@@ -73,13 +75,28 @@ def test_when_nothing_fits_the_numbers_that_would_are_said() -> None:
 
 
 def test_a_shorter_target_that_is_said_to_fit_fits_and_the_next_does_not() -> None:
-    answer = plan("llama-7b", to=8 * 2**20, gpus=8)
+    answer = plan("llama-7b", to=64 * 2**20, gpus=8)
     said = "\n".join(answer["advice"])
     length = int(said.split("a shorter target: ")[1].split()[0])
     assert plan("llama-7b", to=length, gpus=8)["chosen"]
     assert plan("llama-7b", to=length + 1024, gpus=8)["chosen"] is None
-    assert "sequence parallelism is not there yet" in said
+    assert answer["devices"]["layout"] == {"data": 8, "sequence": 1}  # no layout fits
+    assert "shared by at most 32 of them" in said
     assert "--recipe pose" in said and "original 2048 tokens" in said
+
+
+def test_a_sequence_is_shared_by_as_few_as_bear_it() -> None:
+    """Whole sequences need no talk around attention; where one does not fit, the fewest GPUs that divide the heads."""
+    assert plan("llama-7b", to=8192, gpus=8)["devices"]["layout"] == {"data": 8, "sequence": 1}
+    long = plan("llama-7b", to=2**20, gpus=8, gpu_type="h200")
+    sequence = long["devices"]["layout"]["sequence"]
+    assert long["chosen"] and sequence > 1
+    shape, memory = shape_of(paper_config("llama-7b")), 141 * 10**9 * 0.94
+    for ranks in (sequence, sequence // 2):
+        load = Load(tokens=2**20 // ranks, gpus=8, sequence=ranks)
+        least = min(memory_of(shape, load, policy, "bfloat16").total for policy in POLICIES)
+        assert (least <= memory) == (ranks == sequence)
+    assert plan("llama-7b", to=8192, gpus=16, batch_tokens=4 * 8192)["devices"]["layout"] == {"data": 4, "sequence": 4}
 
 
 def test_batches_are_those_of_tune() -> None:

@@ -111,6 +111,15 @@ def test_full_tuning_in_float32_holds_16_bytes_a_parameter() -> None:
     assert held.copies == 0
 
 
+def test_gpus_that_share_a_sequence_hold_their_tokens_part_of_what_is_kept() -> None:
+    whole, half = (memory_of(LLAMA_7B, Load(tokens=65536 // n, gpus=2, sequence=n), "lean", "bfloat16") for n in (1, 2))
+    assert half.kept * 2 == pytest.approx(whole.kept, rel=1e-3)
+    assert (half.weights, half.gradients, half.optimizer) == (whole.weights, whole.gradients, whole.optimizer)
+    assert (
+        whole.working / 2 < half.working < whole.working
+    )  # attention holds both the tokens' heads and the heads' tokens
+
+
 def test_several_gpus_share_the_state_and_nothing_of_a_sequence() -> None:
     one, eight = (memory_of(LLAMA_7B, Load(tokens=8192, passes=2, gpus=n), "lean", "bfloat16") for n in (1, 8))
     assert 8 * eight.weights == pytest.approx(one.weights) and 8 * eight.optimizer == pytest.approx(one.optimizer)

@@ -18,7 +18,7 @@ import torch
 from ropewalk.checkpoint.output import folder_status
 from ropewalk.errors import CheckpointError, OutputError
 from ropewalk.record import read_run
-from ropewalk.train import loop, state, tune
+from ropewalk.train import log, loop, state, tune
 from ropewalk.train.state import load_state, save_state, saves
 from tests.conftest import TEXT, make_llama
 
@@ -330,7 +330,7 @@ def test_a_kill_in_the_first_record_and_in_the_cutting_of_the_log_lose_nothing(
     def full(path: Path, content: str) -> None:
         raise OutputError(f"cannot write {path}: No space left on device.")
 
-    monkeypatch.setattr(loop, "write_text", full)
+    monkeypatch.setattr(log, "write_text", full)
     with pytest.raises(OutputError):
         tune.tune(model, data=[text], out=out, resume=True, **OPTIONS)
     monkeypatch.undo()

@@ -117,7 +117,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
         with folder_beside(out) as beside:
             yield beside
             os.chmod(beside, 0o755)
-            _sync(beside)
+            sync_files(beside)
             _place(beside, out)
     except OSError as error:
         raise OutputError(
@@ -145,7 +145,7 @@ def _place(beside: Path, out: Path) -> None:
     sync_folder(out.parent)
 
 
-def _sync(folder: Path) -> None:
+def sync_files(folder: Path) -> None:
     """Asks the disk to hold every file, so that a power cut after the rename finds them whole."""
     for path in (*folder.rglob("*"), folder):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.folder import Checkpoint, open_checkpoint
-from ropewalk.checkpoint.output import finished_run, folder_status, make_folder
+from ropewalk.checkpoint.output import finished_run, make_folder
 from ropewalk.checkpoint.subject import subject_of
 from ropewalk.checkpoint.trained_on import trained_on
 from ropewalk.errors import DataError
+from ropewalk.evals.begun import begun_in, require_same, weights_of
 from ropewalk.evals.changes import changes, failed_gate
 from ropewalk.evals.documents import (
     ScoredDocument,
@@ -18,6 +19,7 @@ from ropewalk.evals.documents import (
     texts_of,
     trained_among,
 )
+from ropewalk.evals.opening import engine_in_words, layout_for_record, opened, require_shareable
 from ropewalk.evals.perplexity import PerplexityPlan
 from ropewalk.evals.pieces import Pieces
 from ropewalk.evals.questions import (
@@ -34,9 +36,8 @@ from ropewalk.evals.questions import (
 )
 from ropewalk.evals.task_files import task_names
 from ropewalk.evals.windows import PAPER_STRIDE
-from ropewalk.model.budget import batch_tokens_for
-from ropewalk.model.load import describe_device, load_codec, load_model
-from ropewalk.model.scoring import Scorer
+from ropewalk.model.load import chosen_device, describe_device, load_codec
+from ropewalk.model.ranks import WORK, Layout, joined, recorded
 from ropewalk.pilot.corpus import PILOT
 from ropewalk.progress import Progress, silent
 from ropewalk.record import EvalResult, Run, read_run
@@ -66,6 +67,7 @@ def evaluate(
     dtype: str | None = None,
     device: str | None = None,
     seed: int = 0,
+    sequence_parallel: int = 1,
     resume: bool = False,
     progress: Progress = silent,
 ) -> Run:
@@ -82,6 +84,11 @@ def evaluate(
     noise fails the gate, which `resolved["gate"]` tells. `memory_budget` is in bytes (None: half of what is free).
     Raises RopewalkError for what the caller can mend.
 
+    In processes that torchrun started, each calls this with the same arguments and holds the whole model; they share out
+    documents, windows and prompts, and the rows are those of one process to the last bit. With `sequence_parallel` so
+    many of them share each text and the weights, for windows that one device has no room for; sums are then of another
+    order, and rows equal to rounding.
+
     >>> run = evaluate("pilot", tasks=["perplexity"], lengths=[64, 256], max_tokens=1024, out=folder / "measured")
     >>> [(row.metric, row.length, row.count) for row in run.results if row.name == "perplexity"]
     [('perplexity', 64, 1008), ('perplexity', 256, 1020)]
@@ -96,8 +103,12 @@ def evaluate(
         "against": None if against is None else str(against), "max_drop": max_drop, "memory_budget": memory_budget,
         "allow_overlap": allow_overlap, "dtype": dtype, "device": device, "seed": seed,
     }  # fmt: skip
-    if (finished := finished_run(out, given, resume=resume)) is not None:
-        return finished
+    ranks = joined(chosen_device(device), talk="cpu" if sequence_parallel == 1 else None, patience=WORK)
+    ranks = ranks.over(Layout(ranks.count // max(1, sequence_parallel), sequence_parallel))
+    progress = progress if ranks.is_first else silent
+    finished = ranks.first(lambda: finished_run(out, given, resume=resume))
+    if ranks.most(finished is not None):
+        return finished or read_run(out)
     checkpoint = open_checkpoint(model)
     windows = default_lengths(checkpoint.window.target) if lengths is None else tuple(sorted(set(lengths)))
     require_positions(checkpoint, windows)
@@ -109,6 +120,7 @@ def evaluate(
         ),
     )  # fmt: skip
     check(questions, given)
+    require_shareable(tasks, sequence_parallel)
     if against is not None and Path(against).resolve() == out.resolve():
         raise DataError(f"{out} cannot be compared with itself.\n  --against is the folder of the base's evaluation.")
     base = None if against is None else _base(Path(against), questions)
@@ -124,12 +136,13 @@ def evaluate(
     if not allow_overlap:
         require_unread(overlap, checkpoint.folder)
     work = measures(questions, codec, checkpoint.window.target, scored)
-    begun = _begun(out, inputs)
+    begun = begun_in(out, inputs)
     if {"perplexity", *PASSKEYS} & set(tasks):
         _warn(checkpoint, windows, scored, progress)
-    loaded = load_model(checkpoint, dtype=dtype, device=device)
-    batch_tokens = begun.resolved["batch_tokens"] if begun else batch_tokens_for(loaded.model, memory_budget)
-    scorer = Scorer(loaded.model, batch_tokens)
+    loaded, scorer = opened(
+        checkpoint, ranks, dtype=dtype, device=device, memory_budget=memory_budget,
+        batch_tokens=begun.resolved["batch_tokens"] if begun else None,
+    )  # fmt: skip
     run = Run(
         command="evaluate",
         given=given,
@@ -143,7 +156,8 @@ def evaluate(
             "weights": weights_of(checkpoint),
             "bos": "as the tokenizer adds it, once a document" if codec.bos else "none: the tokenizer adds none",
             "batch_tokens": scorer.batch_tokens,
-            "engine": "shared prefixes, chosen rows" if scorer.lean else "the stock forward pass",
+            "engine": engine_in_words(scorer, ranks),
+            **layout_for_record(ranks),
         },
         ropes={"model": checkpoint.positions_for_record()},
         seed=seed,
@@ -151,10 +165,10 @@ def evaluate(
         inputs=inputs,
     )
     if begun is not None:
-        _require_same(begun, run, out)
-    make_folder(out)
-    with run.recorded(out):
-        asked = Asked(loaded, scorer, out, Pieces(out / "pieces.jsonl"), progress)
+        require_same(begun, run, out)
+    ranks.first(lambda: make_folder(out))
+    with recorded(run, out, ranks):
+        asked = Asked(loaded, scorer, out, Pieces(out / "pieces.jsonl", ranks), progress)
         for measure in work:
             run.results += measure(asked)
         if base is not None:
@@ -189,46 +203,7 @@ def _compare(run: Run, base: Sequence[EvalResult], max_drop: float | None) -> No
     rows = changes(base, run.results, max_drop)
     run.results += rows
     if max_drop is not None:
-        failed = [row.name for row in failed_gate(rows, max_drop)]
-        run.resolved["gate"] = {"max_drop": max_drop, "failed": failed}
-
-
-def weights_of(checkpoint: Checkpoint) -> list[dict[str, Any]]:
-    """What tells these weight files from others, at no cost: name, size, time of change."""
-    stats = [(name, (checkpoint.folder / name).stat()) for name in checkpoint.weight_files]
-    return [{"name": name, "bytes": stat.st_size, "changed_ns": stat.st_mtime_ns} for name, stat in stats]
-
-
-def _begun(out: Path, inputs: list[dict[str, Any]]) -> Run | None:
-    """The record that `out` was begun with, None if it was not. Raises DataError where its texts have changed."""
-    if folder_status(out) in (None, "empty"):
-        return None
-    begun = read_run(out)
-    if begun.inputs != inputs:
-        changed = [one["path"] for one in begun.inputs if one not in inputs] or [one["path"] for one in inputs]
-        raise DataError(
-            f"the texts are not those that {out} was begun with: {', '.join(changed)}.\n"
-            "  Its pieces and new ones would be of different texts.\n"
-            "  Give the same files, or another --out."
-        )
-    return begun
-
-
-def _require_same(begun: Run, run: Run, out: Path) -> None:
-    """Raises DataError where pieces made now would not be as those made before: other weights, device or code."""
-    for what, before, now in (
-        ("documents", begun.resolved["documents"], run.resolved["documents"]),
-        ("weights", begun.resolved["weights"], run.resolved["weights"]),
-        ("engine", begun.resolved["engine"], run.resolved["engine"]),
-        *((key, begun.device[key], run.device[key]) for key in ("type", "name", "dtype")),
-        *((name, begun.packages.get(name), run.packages.get(name)) for name in ("torch", "transformers", "lm_eval")),
-    ):
-        if before != now:
-            raise DataError(
-                f"{out} was begun with other {what}: {before!r:.200}, now {now!r:.200}.\n"
-                "  Its pieces and new ones would not belong together.\n"
-                "  Go on as it was begun, or start anew in another --out."
-            )
+        run.resolved["gate"] = {"max_drop": max_drop, "failed": [row.name for row in failed_gate(rows, max_drop)]}
 
 
 def _warn(checkpoint: Checkpoint, lengths: Sequence[int], scored: Sequence[ScoredDocument], progress: Progress) -> None:

@@ -54,11 +54,13 @@ def measured_landmark(
 ) -> list[EvalResult]:
     """One accuracy row; its `length` is that of the prompts."""
     names = [f"{NAME}/{target}/{index}" for index in range(len(documents))]
-    with progress.bar(NAME, len(documents), done=sum(name in pieces for name in names)) as bar:
+    todo = pieces.todo(names)
+    with progress.bar(NAME, len(documents), done=len(names) - len(todo)) as bar:
         for name, document in zip(names, documents, strict=True):
-            if name not in pieces:
+            if name in todo:
                 pieces.add(name, first_integer(loaded, document.prompt) == int(document.key))
                 bar.advance()
+    pieces.meet()
     hits = sum(pieces[name] for name in names)
     details = {"distances": [document.distance for document in documents], "beyond_window": target > loaded.window}
     return [share_row(NAME, PROTOCOL, target, hits, len(documents), details)]

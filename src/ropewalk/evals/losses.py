@@ -1,16 +1,17 @@
 """The loss of every scored token, kept on disk: what each definition of perplexity is a reduction of.
 
 `losses.f32` holds little-endian float32 numbers, pass after pass as they were made; `pieces.jsonl` says for each pass
-where its numbers begin, at which tokens its windows begin, and which targets each scores.
+where its numbers begin, at which tokens its windows begin, and which targets each scores. Further ranks have such files
+of their own, and their passes say in which one they are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ropewalk.errors import RecordError
-from ropewalk.evals.pieces import Pieces
+from ropewalk.evals.pieces import Pieces, of_rank
 from ropewalk.evals.windows import WindowPass
 
 FILE = "losses.f32"
@@ -21,9 +22,10 @@ class LossTable:
     """Losses of window passes by name, appended; a pass counts once its line in `pieces` is whole."""
 
     def __init__(self, folder: Path, pieces: Pieces):
-        self._path = folder / FILE
+        self._path = folder / of_rank(FILE, pieces.ranks.data)
         self._pieces = pieces
-        self._end = max((entry["at"] + _numbers(entry) for _, entry in pieces.items() if _is_pass(entry)), default=0)
+        own = [entry for _, entry in pieces.items() if _is_pass(entry) and _file(entry) == self._path.name]
+        self._end = max((entry["at"] + _numbers(entry) for entry in own), default=0)
         self._path.touch()
         with self._path.open("r+b") as file:
             if file.seek(0, 2) < self._end * BYTES:
@@ -32,10 +34,16 @@ class LossTable:
                     "  It was cut, or belongs to another run.\n"
                     "  Begin again in a new --out."
                 )
-            file.truncate(self._end * BYTES)  # numbers of a pass that was cut off in the middle
+            if pieces.writes:
+                file.truncate(self._end * BYTES)  # numbers of a pass that was cut off in the middle
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._pieces
+    def todo(self, names: Sequence[str]) -> set[str]:
+        """Which of these passes this rank is to make."""
+        return self._pieces.todo(names)
+
+    def meet(self) -> None:
+        """Waits for the passes of all ranks."""
+        self._pieces.meet()
 
     def names(self) -> list[str]:
         """The passes that are there, in the order they were made."""
@@ -43,13 +51,16 @@ class LossTable:
 
     def add(self, name: str, window_pass: WindowPass, losses_BR: np.ndarray) -> None:
         """Appends a pass: one row of losses a window, the targets' losses in order."""
-        with self._path.open("ab") as file:
-            file.write(losses_BR.astype("<f4").tobytes())
+        if self._pieces.writes:
+            with self._path.open("ab") as file:
+                file.write(losses_BR.astype("<f4").tobytes())
         entry = {
             "at": self._end,
             "begins": list(window_pass.begins),
             "targets": [[r.start, r.stop] for r in window_pass.targets],
         }
+        if self._path.name != FILE:
+            entry["file"] = self._path.name
         self._end += _numbers(entry)
         self._pieces.add(name, entry)
 
@@ -58,7 +69,8 @@ class LossTable:
         entry = self._pieces[name]
         ranges = [range(start, stop) for start, stop in entry["targets"]]
         width = sum(map(len, ranges))
-        whole = np.fromfile(self._path, "<f4", count=_numbers(entry), offset=entry["at"] * BYTES).reshape(-1, width)
+        path = self._path.with_name(_file(entry))
+        whole = np.fromfile(path, "<f4", count=_numbers(entry), offset=entry["at"] * BYTES).reshape(-1, width)
         cuts = np.cumsum([0, *map(len, ranges)])
         for begin, row in zip(entry["begins"], whole, strict=True):
             yield (
@@ -76,6 +88,10 @@ def found(losses: dict[range, np.ndarray], targets: range) -> np.ndarray:
         if held.start <= targets.start and targets.stop <= held.stop:
             return values[targets.start - held.start : targets.stop - held.start]
     raise KeyError(targets)
+
+
+def _file(entry: dict) -> str:
+    return entry.get("file", FILE)
 
 
 def _numbers(entry: dict) -> int:

@@ -124,13 +124,15 @@ def measured_hits(scorer: Scorer, cells: Sequence[Cell], title: str, pieces: Pie
     """How many of each cell's keys greedy decoding finds. A piece a key; what is there already is not done again."""
     names = [f"{title}/{n}/{m}" for n, cell in enumerate(cells) for m in range(len(cell.documents))]
     documents = [document for cell in cells for document in cell.documents]
-    known = sum(name in pieces for name in names)
-    with progress.bar(title, len(documents), done=known) as bar:
+    # a cell's prompts begin alike and are read together
+    todo = pieces.todo(names, [n for n, cell in enumerate(cells) for _ in cell.documents])
+    with progress.bar(title, len(documents), done=len(names) - len(todo)) as bar:
         prompts, answers = [d.tokens for d in documents], [len(d.answer) for d in documents]
-        for index, scored in scorer.each_prompt(prompts, answers, skip=lambda i: names[i] in pieces):
-            if names[index] not in pieces:
+        for index, scored in scorer.each_prompt(prompts, answers, skip=lambda i: names[i] not in todo):
+            if names[index] in todo:
                 pieces.add(names[index], bool(scored.greedy.all()))
                 bar.advance()
+    pieces.meet()
     ends = list(accumulate(len(cell.documents) for cell in cells))
     starts = [0, *ends]
     return [sum(pieces[name] for name in names[a:b]) for a, b in zip(starts, ends, strict=False)]

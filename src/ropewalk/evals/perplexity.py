@@ -70,12 +70,14 @@ def measured_perplexity(
         for window_pass in window_passes(number, total, group, scorer.batch_tokens)
     ]  # fmt: skip
     sizes = {name: p.size * len(p.begins) for name, _, p, _ in work}
-    known = sum(size for name, size in sizes.items() if name in table)
-    with progress.bar("perplexity, tokens read", sum(sizes.values()), done=known) as bar:
+    todo = table.todo([name for name, *_ in work])
+    done = sum(size for name, size in sizes.items() if name not in todo)
+    with progress.bar("perplexity, tokens read", sum(sizes.values()), done=done) as bar:
         for name, number, window_pass, _ in work:
-            if name not in table:
+            if name in todo:
                 table.add(name, window_pass, pass_losses(scorer, documents[number].tokens, window_pass))
                 bar.advance(sizes[name])
+    table.meet()
     windows: Windows = {}
     for group in groups:
         windows = {}

@@ -1,25 +1,46 @@
-"""Results so far, one line a piece of work: what lets a killed evaluation go on where it stopped."""
+"""Results so far, one line a piece of work: what lets a killed evaluation go on where it stopped, and ranks share the work."""
 
 import contextlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ropewalk.model.ranks import ALONE, Ranks
+
 
 class Pieces:
-    """An append-only file of named results. A line that was cut off is done again."""
+    """Append-only files of named results: `path`, and one beside it for each further rank. A line that was cut off is done
+    again.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Each rank does its part of the pieces and appends to a file of its own; after `meet` all know all. Who wrote a piece
+    does not matter: any number of ranks goes on. Ranks that share each text do the same pieces, and the first of them
+    writes.
+    """
+
+    def __init__(self, path: Path, ranks: Ranks = ALONE):
+        self.ranks = ranks
+        self.path = path.with_name(of_rank(path.name, ranks.data))
+        self._first = path
         self._known: dict[str, Any] = {}
-        if path.exists():
-            self._read()
+        if self.path.exists():
+            whole = self._read(self.path)
+            if self.writes:
+                with self.path.open("r+b") as file:  # what follows a cut line would be glued to it
+                    file.truncate(whole)
+        self._read_others()
+        self.ranks.wait()  # ranks that share the work of a piece know the same of it
 
-    def _read(self) -> None:
-        whole = b""
-        for line in self.path.read_bytes().splitlines(keepends=True):
+    @property
+    def writes(self) -> bool:
+        """Whether this rank does: of those that share each text the first."""
+        return self.ranks.sequence == 0
+
+    def _read(self, path: Path) -> int:
+        """Takes the whole lines of a file; how many bytes they are."""
+        whole = 0
+        for line in path.read_bytes().splitlines(keepends=True):
             if not line.endswith(b"\n"):
                 break
             try:
@@ -27,9 +48,31 @@ class Pieces:
                 self._known[entry["piece"]] = entry["result"]
             except (ValueError, KeyError, TypeError):
                 break
-            whole += line
-        with self.path.open("r+b") as file:  # what follows a cut line would be glued to it
-            file.truncate(len(whole))
+            whole += len(line)
+        return whole
+
+    def _read_others(self) -> None:
+        first = self._first
+        for path in (first, *sorted(first.parent.glob(f"{first.stem}-*{first.suffix}"))):
+            if path != self.path and path.exists():
+                self._read(path)
+
+    def todo(self, names: Sequence[str], groups: Sequence[int] | None = None) -> set[str]:
+        """Which of these pieces this rank is to do: of those not there yet, its groups (None: each piece is one)."""
+        places = range(len(names)) if groups is None else groups
+        ranks = self.ranks
+        return {
+            name
+            for name, place in zip(names, places, strict=True)
+            if place % ranks.layout.data == ranks.data and name not in self._known
+        }
+
+    def meet(self) -> None:
+        """Waits for all ranks to have done theirs, and reads what the others found."""
+        if self.ranks.count > 1:
+            self.ranks.wait()
+            self._read_others()
+            self.ranks.wait()  # before anything is added
 
     def __contains__(self, name: str) -> bool:
         return name in self._known
@@ -42,6 +85,11 @@ class Pieces:
 
     def add(self, name: str, result: Any) -> None:
         line = json.dumps({"piece": name, "result": result}) + "\n"
+        if self.writes:
+            self._append(line)
+        self._known[name] = json.loads(line)["result"]
+
+    def _append(self, line: str) -> None:
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             before = os.fstat(handle).st_size
@@ -53,7 +101,6 @@ class Pieces:
                 raise
         finally:
             os.close(handle)
-        self._known[name] = json.loads(line)["result"]
 
 
 def _write_all(handle: int, data: bytes) -> None:
@@ -61,3 +108,9 @@ def _write_all(handle: int, data: bytes) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(handle, left) :]
+
+
+def of_rank(name: str, rank: int) -> str:
+    """A file's name with the rank in it, but for the first."""
+    path = Path(name)
+    return name if rank == 0 else f"{path.stem}-{rank}{path.suffix}"

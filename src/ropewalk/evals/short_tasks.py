@@ -86,20 +86,24 @@ def answered(
     items: dict[Any, list[Any]] = {}
     for instance in instances:
         items.setdefault(instance.doc_id, []).append(instance)
-    grouped, answers, seen = list(items.values()), [], {"truncated": 0, "longest": 0}
-    with progress.bar(name, len(grouped)) as bar:
-        for first in range(0, len(grouped), CHUNK_ITEMS):
-            chunk = grouped[first : first + CHUNK_ITEMS]
-            requests = [instance for item in chunk for instance in item]
-            key = f"short/{name}/{first}/{_digest([instance.args for instance in requests])[:16]}"
-            if key not in pieces:
+    grouped, chunks = list(items.values()), {}
+    for first in range(0, len(grouped), CHUNK_ITEMS):
+        requests = [instance for item in grouped[first : first + CHUNK_ITEMS] for instance in item]
+        chunks[f"short/{name}/{first}/{_digest([instance.args for instance in requests])[:16]}"] = requests
+    todo = pieces.todo(list(chunks))
+    with progress.bar(name, len(chunks), done=len(chunks) - len(todo)) as bar:
+        for key, requests in chunks.items():
+            if key in todo:
                 engine.truncated, engine.longest = 0, 0
                 found = getattr(engine, requests[0].request_type)(requests)
                 pieces.add(key, {"answers": found, "truncated": engine.truncated, "longest": engine.longest})
-            answers += pieces[key]["answers"]
-            seen["truncated"] += pieces[key]["truncated"]
-            seen["longest"] = max(seen["longest"], pieces[key]["longest"])
-            bar.advance(len(chunk))
+                bar.advance()
+    pieces.meet()
+    answers = [answer for key in chunks for answer in pieces[key]["answers"]]
+    seen = {
+        "truncated": sum(pieces[key]["truncated"] for key in chunks),
+        "longest": max((pieces[key]["longest"] for key in chunks), default=0),
+    }
     return answers, seen
 
 

@@ -61,15 +61,17 @@ def measured_summaries(
     optional("rouge_score.rouge_scorer")  # before hours of work, not after
     room = summary_room(loaded.codec, loaded.window, max_new_tokens)
     documents = summary_documents(files, limit)
-    done = []
-    with progress.bar("summaries", len(documents)) as bar:
+    keys = [f"govreport/{sampler}/{seed}/{index}" for index in range(len(documents))]
+    todo = pieces.todo(keys)
+    with progress.bar("summaries", len(documents), done=len(keys) - len(todo)) as bar:
         for index, document in enumerate(documents):
-            key = f"govreport/{sampler}/{seed}/{index}"
-            if key not in pieces:
-                pieces.add(key, summarized(loaded, document, room, sampler, f"{seed}/{index}"))
-            done.append(pieces[key])
-            bar.advance()
-    return summary_results(done, room, {"sampler": sampler, "seed": seed, "data": files.name if files else HUB})
+            if keys[index] in todo:
+                pieces.add(keys[index], summarized(loaded, document, room, sampler, f"{seed}/{index}"))
+                bar.advance()
+    pieces.meet()
+    return summary_results(
+        [pieces[key] for key in keys], room, {"sampler": sampler, "seed": seed, "data": files.name if files else HUB}
+    )
 
 
 def summary_documents(files: Path | None, limit: int | None = None) -> list[SummaryDocument]:

@@ -5,9 +5,11 @@ import resource
 import sys
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from ropewalk.errors import DataError
+from ropewalk.launch import local_count
 
 MOST = 16_384  # tokens of one pass; on two cores more gains nothing, and a GPU is filled by as many
 LEAST = 256
@@ -18,7 +20,8 @@ PROBED = (256, 1024)  # tokens
 def batch_tokens_for(model: PreTrainedModel, budget: int | None = None) -> int:
     """Tokens of one forward pass within `budget` bytes (None: half of what is free), a power of two."""
     device = next(model.parameters()).device
-    allowed = budget if budget is not None else int(free_bytes(device) * SHARE)
+    sharing = 1 if device.type == "cuda" else local_count()
+    allowed = budget if budget is not None else int(free_bytes(device) * SHARE) // sharing
     fitting = max(1, allowed // max(1, bytes_a_token(model, device)))
     if budget is not None and fitting < LEAST:
         raise DataError(
@@ -53,7 +56,8 @@ def peak_bytes(device: torch.device) -> int:
 
 def bytes_a_token(model: PreTrainedModel, device: torch.device) -> int:
     """What one more token adds to a pass: measured on a GPU; elsewhere reckoned, for torch does not count there."""
-    return _probed(model, device) if device.type == "cuda" else reckoned_bytes_a_token(model)
+    whole = not isinstance(next(model.parameters()), DTensor)  # a divided one is not called as a whole
+    return _probed(model, device) if device.type == "cuda" and whole else reckoned_bytes_a_token(model)
 
 
 def reckoned_bytes_a_token(model: PreTrainedModel) -> int:

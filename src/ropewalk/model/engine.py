@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ropewalk.model.attention import OverDocuments
+from ropewalk.model.attention import Kernel, OverDocuments
 from ropewalk.model.head import BodyAndHead
 from ropewalk.model.lean import LeanEngine
 from ropewalk.model.loss import summed_cross_entropy
+from ropewalk.model.ulysses import SharedRows, Ulysses
 from ropewalk.model.view import layer_view
 
 # B rows, S tokens
@@ -52,20 +53,31 @@ class Engine(Protocol):
 
 
 class Lean:
-    """LeanEngine under autocast, where the model computes in less than its weights hold."""
+    """LeanEngine under autocast, where the model computes in less than its weights hold.
 
-    def __init__(self, engine: LeanEngine, compute: torch.dtype):
-        self.engine, self.compute = engine, compute
+    With `shared` this rank's part of each row goes through it, and attention over the rows of all.
+    """
+
+    def __init__(self, engine: LeanEngine, compute: torch.dtype, shared: SharedRows | None = None):
+        self.engine, self.compute, self.shared = engine, compute, shared
 
     def accumulate(self, batch: Batch) -> float:
         kernel = self.engine.kernel if batch.starts is None else OverDocuments(self.engine.kernel, batch.starts)
         with autocast(self.engine.device, self.compute):
+            if self.shared is not None:
+                return self._accumulate_shared(batch, kernel, self.shared)
             return self.engine.accumulate(batch.inputs, batch.targets, batch.shares, batch.explicit_positions(), kernel)
+
+    def _accumulate_shared(self, batch: Batch, kernel: Kernel, shared: SharedRows) -> float:
+        own = [shared.stretch(values) for values in (batch.inputs, batch.targets, batch.shares)]
+        positions = shared.positions(batch.explicit_positions())
+        return self.engine.accumulate(own[0], own[1], own[2], positions, Ulysses(kernel, shared.group))
 
     def described(self) -> str:
         counts = {keep: self.engine.keeps.count(keep) for keep in dict.fromkeys(self.engine.keeps)}
         layers = ", ".join(f"{count} layers keep {_KEPT[keep]}" for keep, count in counts.items())
-        return f"lean engine, {self.engine.kernel.name}; {layers}"
+        over = "" if self.shared is None else f" over {self.shared.ranks} ranks"
+        return f"lean engine, {self.engine.kernel.name}{over}; {layers}"
 
 
 _KEPT = {

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ropewalk.model.ranks import ALONE, Ranks
+from ropewalk.model.sharding import local
+
 # B rows, L tokens
 
 
@@ -34,12 +37,15 @@ def first_not_finite(model: torch.nn.Module, tokens_BL: Tensor) -> str | None:
     return found[0] if found else None
 
 
-def first_weight_not_finite(model: torch.nn.Module) -> str | None:
-    """The name of the first trained weight that holds a NaN or an infinity; None where there is none."""
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not _is_finite(parameter.detach()):
-            return name
-    return None
+def first_weight_not_finite(model: torch.nn.Module, ranks: Ranks = ALONE) -> str | None:
+    """The name of the first trained weight that holds a NaN or an infinity; None where there is none.
+
+    Of several ranks each looks at its slices, and all get the same answer; every rank must ask.
+    """
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    broken = (n for n, (_, parameter) in enumerate(trained) if not _is_finite(local(parameter.detach())))
+    first = int(ranks.least(next(broken, len(trained))))
+    return trained[first][0] if first < len(trained) else None
 
 
 @contextmanager

@@ -12,14 +12,15 @@ class BodyAndHead:
     """Hidden states first, logits of chosen rows after; checked once against the whole model.
 
     `is_plain` tells whether logits are the head's product with the last hidden state and nothing else. Families that
-    scale or cap their logits (Cohere, Gemma 2, Granite) are not plain, and go through the stock forward.
+    scale or cap their logits (Cohere, Gemma 2, Granite) are not plain, and go through the stock forward. `apart` False:
+    so does this one, unchecked.
     """
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: PreTrainedModel, *, apart: bool = True):
         self.model = model
         self.body = model.base_model
         self.head = model.get_output_embeddings()
-        self.is_plain = self._is_plain()
+        self.is_plain = apart and self._is_plain()
 
     @torch.no_grad()
     def _is_plain(self) -> bool:

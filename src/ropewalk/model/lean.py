@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from ropewalk.model.attention import Kernel, State, chosen_kernel
 from ropewalk.model.loss import loss_and_gradient
+from ropewalk.model.sharding import Weights, Whole
 from ropewalk.model.view import LayerView
 
 EVERYTHING, ATTENTION, INPUT, HOST = "everything", "attention", "input", "host"
@@ -43,12 +44,20 @@ class _Kept:
 class LeanEngine:
     """Adds the gradients of a batch to `.grad` of the parameters that want one.
 
-    `keeps` holds one of EVERYTHING, ATTENTION, INPUT, HOST for each layer.
+    `keeps` holds one of EVERYTHING, ATTENTION, INPUT, HOST for each layer. `weights` says who holds the parameters.
     """
 
-    def __init__(self, model: PreTrainedModel, view: LayerView, keeps: Sequence[str], compute: torch.dtype):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        view: LayerView,
+        keeps: Sequence[str],
+        compute: torch.dtype,
+        weights: Weights | None = None,
+    ):
         self.model, self.view, self.body = model, view, view.body
-        self.keeps = list(keeps)
+        self.weights: Weights = weights or Whole()
+        self.keeps, self.compute = list(keeps), compute
         self.device = next(model.parameters()).device
         self.kernel: Kernel = chosen_kernel(self.device, compute)
 
@@ -58,31 +67,48 @@ class LeanEngine:
     ) -> float:
         """The sum over targets of loss times share; its gradients are added to those of the parameters.
 
-        Position s of a row sees the tokens up to s, as far as `kernel` lets it, and is asked for `targets_BS[s]`.
+        Position s of a row sees the tokens up to s, as far as `kernel` lets it, and is asked for `targets_BS[s]`. More
+        positions than tokens only tell dynamic scalings how far the text reaches.
         """
+        with self.weights.gathered(self.model, gradients=True):
+            return self._accumulate(tokens_BS, targets_BS, shares_BS, positions_BS, kernel)
+
+    def _accumulate(
+        self, tokens_BS: Tensor, targets_BS: Tensor, shares_BS: Tensor, positions_BS: Tensor, kernel: Kernel
+    ) -> float:
         hidden = self.body.embed_tokens(tokens_BS)
-        rotation = self.view.rotation(hidden, positions_BS)
+        cos, sin = self.view.rotation(hidden, positions_BS)
+        rotation = (cos[:, :, : hidden.shape[1]], sin[:, :, : hidden.shape[1]])
         layers: list[Any] = list(self.body.layers)
         kept: list[_Kept] = []
         for layer, keep in zip(layers, self.keeps, strict=True):
-            hidden, left = self._forward(layer, hidden, rotation, kernel, keep)
+            with self.weights.gathered(layer):
+                hidden, left = self._forward(layer, hidden, rotation, kernel, keep)
             kept.append(left)
         head: Any = self.model.get_output_embeddings()
         flat = hidden.flatten(0, 1)
         loss = loss_and_gradient(flat, self.body.norm, head, targets_BS.flatten(), shares_BS.flatten())
         grad = flat.view(hidden.shape)  # written over the hidden state
         for layer in reversed(layers):
-            self._backward(layer, kept.pop(), grad, rotation, kernel)
+            with self.weights.gathered(layer, gradients=True):
+                self._backward(layer, kept.pop(), grad, rotation, kernel)
         self._to_embedding(tokens_BS, grad)
         return loss
 
-    def hidden(self, tokens_BS: Tensor) -> Tensor:
-        """Last hidden states after the final norm, (B, S, E): what is compared with the stock model before a run."""
+    def hidden(self, tokens_BS: Tensor, positions_BS: Tensor | None = None, kernel: Kernel | None = None) -> Tensor:
+        """Last hidden states after the final norm, (B, S, E): what is compared with the stock model before a run.
+
+        Positions (None: 0 .. S - 1) and `kernel` (None: the whole row sees itself) are as in `accumulate`. The weights
+        outside of layers are to be whole.
+        """
         hidden = self.body.embed_tokens(tokens_BS)
-        positions = torch.arange(tokens_BS.shape[1], device=tokens_BS.device).expand(tokens_BS.shape)
-        rotation = self.view.rotation(hidden, positions)
+        if positions_BS is None:
+            positions_BS = torch.arange(tokens_BS.shape[1], device=tokens_BS.device).expand(tokens_BS.shape)
+        cos, sin = self.view.rotation(hidden, positions_BS)
+        rotation = (cos[:, :, : hidden.shape[1]], sin[:, :, : hidden.shape[1]])
         for layer, keep in zip(self.body.layers, self.keeps, strict=True):
-            hidden, _ = self._forward(layer, hidden, rotation, self.kernel, keep)
+            with self.weights.gathered(layer):
+                hidden, _ = self._forward(layer, hidden, rotation, kernel or self.kernel, keep)
         return self.body.norm(hidden)
 
     def _forward(

@@ -87,16 +87,20 @@ def load_model(checkpoint: Checkpoint, *, dtype: str | None = None, device: str 
                 local_files_only=True,
             )
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-            raise CheckpointError(
-                f"transformers could not load {checkpoint.folder}: {_first_line(error)}\n"
-                "  Expected a causal language model in the format of transformers."
-            ) from error
+            raise unloadable(checkpoint, error) from error
     model.to(chosen)  # type: ignore[arg-type]  device only: a cast here would cast the frequencies too
     if checkpoint.table is not None:
         assert_has_table(model, checkpoint.table, str(checkpoint.folder))
     else:
         assert_rotates(model, checkpoint.ropes, str(checkpoint.folder))
     return LoadedModel(model.eval(), codec, checkpoint, chosen)
+
+
+def unloadable(checkpoint: Checkpoint, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"transformers could not load {checkpoint.folder}: {_first_line(error)}\n"
+        "  Expected a causal language model in the format of transformers."
+    )
 
 
 def load_codec(checkpoint: Checkpoint) -> TextCodec:

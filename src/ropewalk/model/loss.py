@@ -75,8 +75,8 @@ def loss_and_gradient(hidden_TD: Tensor, norm: Any, head: Any, targets_T: Tensor
 
 def _each_chunk(hidden_TD: Tensor, norm: Any, head: Any, targets_T: Tensor, shares_T: Tensor) -> float:
     plain = type(head) is torch.nn.Linear and head.bias is None
-    total = hidden_TD.new_zeros((), dtype=torch.float32)
-    rows = min(len(hidden_TD), max(1, CHUNK_NUMBERS.get(hidden_TD.device.type, 2**26) // head.weight.shape[0]))
+    total = hidden_TD.new_zeros((), dtype=torch.promote_types(hidden_TD.dtype, torch.float32))
+    rows = max(1, min(len(hidden_TD), CHUNK_NUMBERS.get(hidden_TD.device.type, 2**26) // head.weight.shape[0]))
     fused = FusedHead(head.weight, rows, hidden_TD) if plain else None
     for start in range(0, len(hidden_TD), rows):
         cut = slice(start, start + rows)

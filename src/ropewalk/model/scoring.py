@@ -208,7 +208,7 @@ class Scorer:
             logits = self.model(inputs_BL, logits_to_keep=kept, use_cache=False).logits
             if logits.shape[1] != len(kept):  # a family that keeps all logits, whatever is asked for
                 logits = logits[:, kept]
-            return _losses(logits, chosen_BR), logits.argmax(-1) if argmax else chosen_BR
+            return losses_of(logits, chosen_BR), logits.argmax(-1) if argmax else chosen_BR
         hidden = self._hidden(inputs_BL, wanted, held)
         numbers = CHUNK_NUMBERS.get(self.device.type, CHUNK_NUMBERS["cpu"])
         step = max(1, numbers // (head.weight.shape[0] * len(inputs_BL)))
@@ -217,7 +217,7 @@ class Scorer:
         best = torch.empty_like(chosen_BR) if argmax else chosen_BR
         for start in range(0, hidden.shape[1], step):
             logits = head(hidden[:, start : start + step])
-            losses[:, start : start + step] = _losses(logits, chosen_BR[:, start : start + step])
+            losses[:, start : start + step] = losses_of(logits, chosen_BR[:, start : start + step])
             if argmax:
                 best[:, start : start + step] = logits.argmax(-1)
         return losses, best
@@ -296,6 +296,6 @@ def has_static_rotation(model: PreTrainedModel) -> bool:
     return not any(b.get("rope_type") in ("dynamic", "longrope") for b in blocks)
 
 
-def _losses(logits_BRV: Tensor, targets_BR: Tensor) -> Tensor:
+def losses_of(logits_BRV: Tensor, targets_BR: Tensor) -> Tensor:
     logits_BRV = logits_BRV.float()
     return logits_BRV.logsumexp(-1) - logits_BRV.gather(-1, targets_BR[..., None])[..., 0]

@@ -304,8 +304,9 @@ def set_to_mean(model: LlamaForCausalLM, states: Sequence[Sequence[torch.Tensor]
 @torch.no_grad()
 def scale_queries(model: LlamaForCausalLM, scale: float) -> None:
     """Attention's logits times `scale`: above 1 it looks at fewer tokens."""
-    for layer in model.model.layers:
-        layer.self_attn.q_proj.weight.mul_(scale)
+    for name, parameter in model.named_parameters():
+        if name.endswith("q_proj.weight"):
+            parameter.mul_(scale)
 
 
 def save(model: LlamaForCausalLM, tokenizer: Tokenizer, out: Path) -> None:

@@ -59,9 +59,9 @@ def plan(
         dtype=dtype,
     )
     chosen = job.fastest()
-    if job.sequences % job.gpus:
+    if job.sequences % job.data:
         notes.append(
-            f"{job.sequences} sequences do not divide by {job.gpus}: some of the devices wait for the others in every step."
+            f"{job.sequences} sequences do not divide by {job.data}: some of the devices wait for the others in every step."
         )
     answer: dict[str, Any] = {
         "model": str(model),
@@ -74,7 +74,8 @@ def plan(
             "tokens": steps * job.sequences * length, "adapter": adapter, "dtype": job.dtype,
             "tokens_at_once": job.load.tokens,
         },
-        "devices": {"type": job.on.name, "count": gpus, "memory_bytes": job.memory, "usable_bytes": job.usable},
+        "devices": {"type": job.on.name, "count": gpus, "memory_bytes": job.memory, "usable_bytes": job.usable,
+                    "layout": {"data": job.data, "sequence": job.sequence}},
         "policies": [_described(job, policy) for policy in job.policies()],
         "chosen": chosen,
         "advice": [] if chosen else _advice(job, window.original),
@@ -173,8 +174,8 @@ def _advice(job: Job, original: int) -> list[str]:
         said.append(
             f"more GPUs: {found[0]} of {_size(job.memory)} suffice, by {found[1]}."
             if found
-            else f"more GPUs do not help: a sequence of {job.length} tokens stays whole on one GPU, for sequence "
-            "parallelism is not there yet."
+            else f"more GPUs do not help: a sequence of {job.length} tokens is shared by at most {job.shape.heads} of "
+            "them, a head of attention each."
         )
     for adapter in ADAPTERS[1:] if job.adapter == "full" else ():
         other = replace(job, adapter=adapter)
@@ -202,8 +203,8 @@ def _assumptions(job: Job) -> list[str]:
     said.append("`tune` lets some layers keep more than the policy says where there is room, and is then faster.")
     if job.gpus > 1:
         said.append(
-            "FSDP, as the paper's runs had it, divides weights, gradients and moments, and its traffic hides behind the "
-            "work; `tune` itself runs on one device so far."
+            "FSDP2 divides weights, gradients and moments over all GPUs; its traffic, and that of a shared sequence, hides "
+            "behind the work."
         )
     if job.on.on_gpu:
         said.append(f"Offloading moves {job.on.host_speed / 1e9:.0f} GB/s each way, with nothing beside it.")

@@ -15,7 +15,7 @@ LEAST_MEMORY, MOST_MEMORY = 10**9, 10**13  # bytes of one device, beyond which a
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One tuning run on some devices."""
+    """One tuning run on some devices, of which `sequence` share each sequence."""
 
     shape: Shape
     length: int
@@ -26,13 +26,22 @@ class Job:
     gpus: int
     memory: int
     on: Device
+    sequence: int = 1
+
+    @property
+    def data(self) -> int:
+        """How many sequences are worked at side by side."""
+        return self.gpus // self.sequence
 
     @property
     def load(self) -> Load:
-        """What the busiest device is given in a step: whole sequences, as many at once as `tune` takes."""
-        own = -(-self.sequences // self.gpus)
+        """What the busiest device is given in a step: its part of as many sequences at once as `tune` takes."""
+        own = -(-self.sequences // self.data)
         at_once = min(own, max(1, MICRO_TOKENS // self.length))
-        return Load(tokens=at_once * self.length, passes=-(-own // at_once), gpus=self.gpus, on_gpu=self.on.on_gpu)
+        return Load(
+            tokens=at_once * -(-self.length // self.sequence), passes=-(-own // at_once), gpus=self.gpus,
+            sequence=self.sequence, on_gpu=self.on.on_gpu,
+        )  # fmt: skip
 
     @property
     def usable(self) -> int:
@@ -42,9 +51,9 @@ class Job:
         return memory_of(self.shape, self.load, policy, self.dtype, self.adapter)
 
     def seconds_a_step(self, policy: str) -> float:
-        own = -(-self.sequences // self.gpus)
+        own = -(-self.sequences // self.data)
         each = seconds_a_sequence(self.shape, self.length, policy, self.dtype, self.adapter, self.on)
-        return own * each + seconds_of_update(self.shape, self.dtype, self.adapter, self.gpus, self.on)
+        return own * each / self.sequence + seconds_of_update(self.shape, self.dtype, self.adapter, self.gpus, self.on)
 
     def policies(self) -> tuple[str, ...]:
         """A CPU's own memory is the host's: there is nothing to offload to."""
@@ -92,14 +101,33 @@ def job_of(
             f"--gpus is {gpus}" + (".\n  Give at least 1." if on.on_gpu else " with --gpu-type cpu.\n"
             "  All processes of this machine would share its one memory and its cores.\n  Leave --gpus out.")
         )  # fmt: skip
-    if gpus > sequences:
+    job = Job(shape=shape, length=length, sequences=sequences, steps=steps, adapter=adapter, dtype=dtype, gpus=gpus,
+              memory=memory, on=on)  # fmt: skip
+    if not layouts(job):
         raise DataError(
             f"--gpus is {gpus}, and a step has {sequences} sequences of {length} tokens.\n"
-            "  A sequence stays whole on one GPU; sequence parallelism, which would cut it up, is not there yet.\n"
+            f"  GPUs that share a sequence divide the {shape.heads} heads of attention, and no such layout keeps "
+            f"{gpus} busy.\n"
             f"  Give at most {sequences}, or --batch-tokens of at least {gpus * length}."
         )
-    return Job(shape=shape, length=length, sequences=sequences, steps=steps, adapter=adapter, dtype=dtype, gpus=gpus,
-               memory=memory, on=on)  # fmt: skip
+    return laid_out(job)
+
+
+def layouts(job: Job) -> list[Job]:
+    """The job with each number of GPUs for a sequence that can be: it divides the GPUs and the heads of queries, and
+    there are sequences for all. The fewest first."""
+    return [
+        replace(job, sequence=count)
+        for count in range(1, min(job.gpus, job.shape.heads) + 1)
+        if job.gpus % count == 0 and job.shape.heads % count == 0 and job.gpus // count <= job.sequences
+    ]
+
+
+def laid_out(job: Job) -> Job:
+    """The job with as few GPUs for each sequence as fit, for whole ones need no talk around attention; the first that
+    keeps all GPUs busy where none fits."""
+    possible = layouts(job)
+    return next((one for one in possible if one.fastest() is not None), possible[0] if possible else job)
 
 
 def _sequences(shape: Shape, length: int, batch_tokens: int | None) -> int:
@@ -115,10 +143,11 @@ def _sequences(shape: Shape, length: int, batch_tokens: int | None) -> int:
 
 
 def fewest_gpus(job: Job) -> tuple[int, str] | None:
-    """The smallest number of these GPUs that bears the run, one sequence each at least, and the fastest policy there."""
-    for gpus in range(1, job.sequences + 1):
-        if (policy := replace(job, gpus=gpus).fastest()) is not None:
-            return gpus, policy
+    """The smallest number of these GPUs that bears the run, all of them busy, and the fastest policy there."""
+    for gpus in range(1, job.sequences * job.shape.heads + 1):
+        for one in layouts(replace(job, gpus=gpus)):
+            if (policy := one.fastest()) is not None:
+                return gpus, policy
     return None
 
 
@@ -127,5 +156,6 @@ def longest_length(job: Job) -> int | None:
     least, most = 0, job.length // 1024
     while least < most:
         middle = (least + most + 1) // 2
-        least, most = (middle, most) if replace(job, length=middle * 1024).fastest() else (least, middle - 1)
+        shorter = laid_out(replace(job, length=middle * 1024))
+        least, most = (middle, most) if shorter.fastest() else (least, middle - 1)
     return least * 1024 or None

@@ -9,8 +9,9 @@ itself (`working`). What stays and what is made again is the policy's:
     offload     as lean, and what is kept lies in the host's memory
 
 Weights, gradients and AdamW's moments are float32, as `tune` has them; with several GPUs each holds its share of them
-(FSDP), and sequences stay whole on one GPU. The terms are numbers a token; the bench `plan_predicts_memory` holds their
-sum against what the system measures.
+(FSDP2). A GPU that shares a sequence with others holds its own tokens' part of everything; around attention both the
+heads of its tokens and the tokens of its heads (Ulysses). The terms are numbers a token; the bench
+`plan_predicts_memory` holds their sum against what the system measures.
 """
 
 from dataclasses import dataclass
@@ -52,12 +53,14 @@ PRECISIONS = {
 class Load:
     """What one device is given in a step: `passes` forward and backward passes of `tokens` each.
 
-    Memory does not depend on how many: gradients stay from one to the next.
+    Memory does not depend on how many: gradients stay from one to the next. `sequence` devices share each sequence, and
+    `tokens` are those of one of them.
     """
 
     tokens: int
     passes: int = 1
     gpus: int = 1
+    sequence: int = 1
     on_gpu: bool = True
 
 
@@ -120,11 +123,15 @@ def working_bytes(shape: Shape, load: Load, policy: str, dtype: str, adapter: st
     product = at.weights * shape.largest_matrix if adapter == "full" else 0
     if policy == "none":  # the gradients of an MLP's two inputs, where what its last product read is given back first
         widest = (2 if adapter == "full" else 3) * f
+        if load.sequence > 1:  # gradient, queries, keys, values and output as heads of all tokens, and the gradients
+            widest = max(widest, 3 * a + 3 * (a + 2 * shape.keyed))
         return load.tokens * (2 * at.residual * d + at.compute * widest) + product
     qkv = a + 2 * shape.keyed
     attention = a + 2 * qkv  # gradient of its output; queries, keys and values made again, and their gradients
     if load.on_gpu and shape.heads != shape.key_heads:
         attention += 4 * a  # kernels there take keys and values repeated for each head
+    if load.sequence > 1:  # the same once more as heads of all tokens, attention's output too
+        attention += 2 * a + 2 * qkv
     held = at.residual * d
     if policy == "lean-thin":
         held += at.compute * a + 4 * shape.heads

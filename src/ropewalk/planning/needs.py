@@ -8,7 +8,7 @@ prints the table of docs/results.md.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ropewalk.planning.job import Job, fewest_gpus, job_of
+from ropewalk.planning.job import Job, fewest_gpus, job_of, laid_out
 from ropewalk.planning.shapes import PAPER_SIZES, paper_config, shape_of
 from ropewalk.planning.work import device
 
@@ -49,7 +49,7 @@ def need(model: str, length: int, adapter: str = "full") -> Need:
     if found is None:
         return Need(model, length, adapter, None, None, None)
     gpus, policy = found
-    hours = replace(job, gpus=gpus).seconds_a_step(policy) * job.steps / 3600
+    hours = laid_out(replace(job, gpus=gpus)).seconds_a_step(policy) * job.steps / 3600
     return Need(model, length, adapter, gpus, policy, hours * gpus)
 
 

@@ -59,6 +59,12 @@ def plan_lines(answer: dict[str, Any]) -> str:
             f"the fastest that fits: {chosen['policy']}, {_hours(chosen['hours'])}, "
             f"{chosen['tokens_a_second']:,.0f} tokens a second"
         )
+    layout = answer["devices"]["layout"]
+    if answer["devices"]["count"] > 1:
+        lines.append(
+            f"layout: {layout['data']} for data x {layout['sequence']} for each sequence "
+            f"(tune --sequence-parallel {layout['sequence']})"
+        )
     if answer["correction"]:
         lines.append(f"times are measured: {answer['correction']['factor']:.2f} of the assumed ones")
     lines += [f"note: {said}" for said in answer["notes"]]

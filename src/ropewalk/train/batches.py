@@ -17,10 +17,12 @@ def counted(rows: Sequence[Row]) -> tuple[float, int]:
     return float(sum(part.sum(dtype=np.float64) for part in weights)), int(sum((part > 0).sum() for part in weights))
 
 
-def batches(rows: Sequence[Row], tokens_at_once: int, device: torch.device) -> Iterator[Batch]:
-    """Every row, or each of its pieces, once. Shares are weights over the sum of all targets' weights, so that the sum
-    of all batches' losses is the weighted mean over targets, however they are cut up."""
-    total, _ = counted(rows)
+def batches(
+    rows: Sequence[Row], tokens_at_once: int, device: torch.device, total: float | None = None
+) -> Iterator[Batch]:
+    """Every row, or each of its pieces, once. Shares are weights over `total`, the sum of all targets' weights (None:
+    of these rows), so that the sum of all batches' losses is the weighted mean over targets, however they are cut up."""
+    total = counted(rows)[0] if total is None else total
     widths: dict[int, list[Row]] = {}
     for row in rows:
         widths.setdefault(row.piece or len(row.tokens), []).append(row)
@@ -42,6 +44,12 @@ def batches(rows: Sequence[Row], tokens_at_once: int, device: torch.device) -> I
                 positions=None if positions_RL is None else _tensor(positions_RL[cut, :-1], device),
                 starts=None if documents_RL is None else [_starts(row[:-1]) for row in documents_RL[cut]],
             )
+
+
+def idle_batch(device: torch.device) -> Batch:
+    """A token that counts for nothing: what a rank without rows computes while others have some."""
+    token = torch.zeros(1, 1, dtype=torch.int64, device=device)
+    return Batch(inputs=token, targets=token, shares=torch.zeros(1, 1, device=device))
 
 
 def _pieces(row: Row, values: np.ndarray) -> np.ndarray:

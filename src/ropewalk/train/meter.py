@@ -18,18 +18,19 @@ GIB = 2**30
 class Meter:
     """Figures of one start of a run, which goes on after `done` steps.
 
-    `shape` None: a model of which it is not known what a step computes.
+    `shape` None: a model of which it is not known what a step computes. `devices` like this one share a step.
     """
 
     def __init__(
-        self, shape: Shape | None, recipe: Recipe, adapter: str, device: torch.device, compute: torch.dtype, done: int
-    ):
+        self, shape: Shape | None, recipe: Recipe, adapter: str, device: torch.device, compute: torch.dtype, done: int,
+        devices: int = 1,
+    ):  # fmt: skip
         self._recipe, self._device, self._done = recipe, device, done
         self._seconds: list[float] = []
         self._at_best: float | None = None  # seconds of a step of nothing but the fastest products
         if shape is not None:
             peak = matmul_peak(device, compute, shape.hidden, shape.inner, recipe.batch_tokens)
-            self._at_best = recipe.sequences * model_flops(shape, recipe.length, adapter) / peak
+            self._at_best = recipe.sequences * model_flops(shape, recipe.length, adapter) / devices / peak
 
     def figures(self, seconds: float) -> dict[str, float]:
         """Of a step that took so long: the most memory held so far, and the share of the device's measured peak."""

@@ -10,6 +10,7 @@ import torch
 from ropewalk.errors import DataError
 from ropewalk.model.engine import autocast
 from ropewalk.model.finite import first_not_finite, first_weight_not_finite
+from ropewalk.model.ranks import ALONE, Ranks
 from ropewalk.train.rows import Row
 
 RUNAWAY_STEPS, RUNAWAY_NATS = 5, 2.0  # so many steps in a row this far above the first ones: the run has exploded
@@ -36,19 +37,26 @@ def unsound(
     norm: float,
     compute: torch.dtype,
     save: Path | None,
+    ranks: Ranks = ALONE,
 ) -> DataError:
-    """The error of a step whose loss or gradient is no number, or whose loss has run away, with the place of the first."""
+    """The error of a step whose loss or gradient is no number, or whose loss has run away, with the place of the first.
+
+    Of several ranks each must ask, with the same rows: the weights that the search needs are gathered from all.
+    """
     return DataError(
         f"the loss is {loss} with a gradient norm of {norm} at step {step}, rows {first} to {first + len(rows) - 1}: "
-        f"tuning cannot go on{_where(model, rows, compute)}.\n"
+        f"tuning cannot go on{_where(model, rows, compute, ranks)}.\n"
         f"  The last good save is {save or 'none'}.\n"
         "  Try a lower --learning-rate, in another --out."
     )
 
 
-def require_finite_weights(model: Any, step: int, save: Path | None) -> None:
-    """Raises DataError for weights that are to be saved and are no numbers: the save before is then the last good one."""
-    if (name := first_weight_not_finite(model)) is not None:
+def require_finite_weights(model: Any, step: int, save: Path | None, ranks: Ranks = ALONE) -> None:
+    """Raises DataError for weights that are to be saved and are no numbers: the save before is then the last good one.
+
+    Of several ranks all raise it where one would.
+    """
+    if (name := first_weight_not_finite(model, ranks)) is not None:
         raise DataError(
             f"the weight {name} is no longer finite after step {step}: tuning cannot go on, and it was not saved.\n"
             f"  The last good save is {save or 'none'}.\n"
@@ -56,9 +64,9 @@ def require_finite_weights(model: Any, step: int, save: Path | None) -> None:
         )
 
 
-def _where(model: Any, rows: Sequence[Row], compute: torch.dtype) -> str:
+def _where(model: Any, rows: Sequence[Row], compute: torch.dtype, ranks: Ranks) -> str:
     """The first module that is not finite in one of the rows, or the first weight; '' where neither is found."""
-    if (name := first_weight_not_finite(model)) is not None:
+    if (name := first_weight_not_finite(model, ranks)) is not None:
         return f"; the weight {name} is not finite"
     device = next(model.parameters()).device
     for number, row in enumerate(rows):

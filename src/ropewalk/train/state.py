@@ -30,6 +30,17 @@ class SavedState:
     def step(self) -> int:
         return int(self.state["step"])
 
+    @property
+    def layout(self) -> tuple[int, int]:
+        """Ranks along data and sequence of the run that saved."""
+        data, sequence = self.state.get("layout", (1, 1))
+        return int(data), int(sequence)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each rank wrote a file of its own."""
+        return not (self.folder / "model.safetensors").exists()
+
 
 def save_state(
     run_folder: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any],
@@ -57,7 +68,7 @@ def remove_saves(run_folder: Path, keep: int) -> None:
 
 
 def _write(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    parameters = _trained(model)
+    parameters = trained_parameters(model)
     names = {id(parameter): name for name, parameter in parameters.items()}
     moments: dict[str, torch.Tensor] = {}
     for group in optimizer.param_groups:
@@ -98,7 +109,7 @@ def _folders(run_folder: Path) -> list[Path]:
 
 def load_state(saved: SavedState, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Puts weights and optimizer back. Raises CheckpointError when the save belongs to another model."""
-    parameters = _trained(model)
+    parameters = trained_parameters(model)
     try:
         weights = load_file(saved.folder / "model.safetensors")
         moments = load_file(saved.folder / "optimizer.safetensors")
@@ -106,10 +117,7 @@ def load_state(saved: SavedState, model: torch.nn.Module, optimizer: torch.optim
         raise CheckpointError(f"the save {saved.folder} cannot be read: {error}.\n  Remove it and --resume.") from None
     alike = weights.keys() == parameters.keys() and all(weights[n].shape == p.shape for n, p in parameters.items())
     if not (alike and _moments_are_of(moments, parameters)):
-        raise CheckpointError(
-            f"the save {saved.folder} belongs to another model: its tensors differ in name or shape.\n"
-            "  Resume with the model the run was begun with, or start over in a new folder."
-        )
+        raise of_another_model(saved)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
@@ -118,7 +126,7 @@ def load_state(saved: SavedState, model: torch.nn.Module, optimizer: torch.optim
             name = next(n for n, p in parameters.items() if p is parameter)
             prefix = f"{name}/"
             optimizer.state[parameter] = {
-                key.removeprefix(prefix): value if key.endswith("/step") else value.to(parameter.device)
+                key.removeprefix(prefix): value.to(parameter.device)  # the count too: the fused update reads it there
                 for key, value in moments.items()
                 if key.startswith(prefix)
             }
@@ -133,5 +141,12 @@ def _moments_are_of(moments: dict[str, torch.Tensor], parameters: dict[str, torc
     return bool(moments)
 
 
-def _trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def of_another_model(saved: SavedState) -> CheckpointError:
+    return CheckpointError(
+        f"the save {saved.folder} belongs to another model: its tensors differ in name or shape.\n"
+        "  Resume with the model the run was begun with, or start over in a new folder."
+    )

@@ -1,34 +1,21 @@
 """`ropewalk tune`: fine-tune a checkpoint at its window; the output folder is itself the tuned checkpoint."""
 
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
-from ropewalk.checkpoint.card import CARD, tuned_card
-from ropewalk.checkpoint.folder import Checkpoint, copy_companions, open_checkpoint, write_config
-from ropewalk.checkpoint.output import finished_run, make_folder, require_outside, whole_folder
-from ropewalk.checkpoint.position_table import config_with
-from ropewalk.checkpoint.rope_writing import written
+from ropewalk.checkpoint.folder import Checkpoint, open_checkpoint
+from ropewalk.checkpoint.output import finished_run, make_folder, require_outside
 from ropewalk.checkpoint.subject import subject_of
 from ropewalk.checkpoint.trained_on import write_trained_on
-from ropewalk.errors import DataError, OutputError
+from ropewalk.errors import DataError
 from ropewalk.model.adapters import FULL, attached, chosen_adapter
-from ropewalk.model.load import (
-    DTYPES,
-    LoadedModel,
-    chosen_device,
-    chosen_dtype,
-    describe_device,
-    load_model,
-    quiet_libraries,
-)
+from ropewalk.model.load import chosen_device, chosen_dtype, describe_device, load_model
+from ropewalk.model.ranked import divided, load_hollow
+from ropewalk.model.ranks import joined, recorded
 from ropewalk.pilot.corpus import PILOT
 from ropewalk.progress import Progress, silent
-from ropewalk.record import EvalResult, Run
+from ropewalk.record import EvalResult, Run, read_run
 from ropewalk.rope.spec import Window
 from ropewalk.train.adapter_folder import write_adapter
 from ropewalk.train.data import (
@@ -39,11 +26,13 @@ from ropewalk.train.data import (
     training_rows,
     warnings_of,
 )
+from ropewalk.train.layout import chosen_layout
 from ropewalk.train.loop import Saving, Trainer
 from ropewalk.train.recipe import Recipe, resolved_recipe
 from ropewalk.train.rows import SummaryRows, TokenRows
 from ropewalk.train.state import remove_saves
 from ropewalk.train.trackers import known_trackers, tracking
+from ropewalk.train.tuned_folder import tuning_words, write_tuned
 
 LAST_STEPS = 10
 
@@ -69,6 +58,7 @@ def tune(
     device: str | None = None,
     seed: int = 0,
     memory_budget: int | None = None,
+    sequence_parallel: int | None = None,
     save_every: int = 100,
     keep_saves: int = 1,
     resume: bool = False,
@@ -85,6 +75,9 @@ def tune(
     beside weights, gradients and moments, in bytes (None: most of what is free); with less, layers keep less for their
     backward pass and compute it again. `track` names the trackers that get each step's figures beside log.jsonl. Interrupted
     runs go on with `resume`. Raises RopewalkError for what the caller can mend.
+
+    In processes that torchrun started, each calls this with the same arguments, and they do the work together;
+    `sequence_parallel` of them share each row (None: as few as memory asks for). The first one writes and reports.
 
     `adapter` full trains every weight; lora the attention projections by LoRA (`lora_rank` None: 8, `lora_alpha` None:
     16, `lora_targets` None: as found); lora+ embeddings and norms too. With `merge` False `out` holds peft's adapter
@@ -106,8 +99,12 @@ def tune(
     if adapter != FULL:
         targets = None if lora_targets is None else list(lora_targets)
         given |= {"lora_rank": lora_rank, "lora_alpha": lora_alpha, "lora_targets": targets, "merge": merge}
-    if (finished := finished_run(out, given, resume=resume)) is not None:
-        return finished
+    target_device = chosen_device(device)
+    ranks = joined(target_device)
+    progress = progress if ranks.is_first else silent
+    finished = ranks.first(lambda: finished_run(out, given, resume=resume))
+    if ranks.most(finished is not None):
+        return finished or read_run(out)
     checkpoint = open_checkpoint(model)
     subject = subject_of(checkpoint)
     chosen = resolved_recipe(
@@ -120,61 +117,52 @@ def tune(
             f"--length is {chosen.length}, beyond the model's window of {checkpoint.window.target} tokens.\n"
             "  Extend the checkpoint first: ropewalk extend MODEL --to N --out DIR."
         )
-    target_device = chosen_device(device)
     compute = chosen_dtype(dtype, target_device)
-    weights = "float64" if str(compute) == "torch.float64" else "float32"
-    loaded = load_model(checkpoint, dtype=weights, device=device)
+    ranks = ranks.over(
+        chosen_layout(sequence_parallel, ranks, checkpoint, chosen, to_train.name, compute, target_device)
+    )
+    stored = "float64" if str(compute) == "torch.float64" else "float32"
+    loaded = (load_model if ranks.line is None else load_hollow)(checkpoint, dtype=stored, device=device)
     trained = attached(loaded.model, to_train, seed)
     rows, read = training_rows(loaded.codec, data, chosen, seed)
     require_long_documents(read, chosen, allow_short=allow_short_documents)
     require_outside(out, checkpoint.folder)
-    make_folder(out)
+    weights = None if ranks.line is None else divided(loaded, ranks)
+    ranks.first(lambda: make_folder(out))
     run = _record(given, checkpoint, chosen, rows, read, describe_device(target_device, compute), seed)
     run.resolved |= trained.for_record()
-    with run.recorded(out):
-        write_trained_on(out, read.digests, checkpoint.folder)
-        trainer = Trainer(loaded.model, chosen, rows, out, compute, adapter=adapter, memory=memory_budget)
+    with recorded(run, out, ranks):
+        ranks.first(lambda: write_trained_on(out, read.digests, checkpoint.folder))
+        trainer = Trainer(
+            loaded.model, chosen, rows, out, compute, adapter=adapter, memory=memory_budget, ranks=ranks,
+            weights=weights,
+        )  # fmt: skip
         trainer.resume()
-        run.resolved["engine"] = trainer.engine.described()
-        progress.note(trainer.engine.described())
+        _tell_engine(run, trainer, progress)
         if not trainer.fits:
             progress.warn("by forecast a step does not fit the memory that is free: see `ropewalk plan`.")
         for warning in warnings_of(rows, read, chosen, subject["method"]):
             progress.warn(warning)
-        with tracking(trackers, out, given | run.resolved, done=trainer.step, logged=trainer.logged) as tracker:
+        told = trackers if ranks.is_first else []
+        with tracking(told, out, given | run.resolved, done=trainer.step, logged=trainer.logged) as tracker:
             trainer.run(Saving(every=save_every, keep=keep_saves), progress, tracker)
         run.results = [_final_loss(trainer)]
         if merge:
             trained.merge()
-            write_tuned(out, loaded, run.resolved["subject"], trained.in_words())
+            write_tuned(out, loaded, run.resolved["subject"], trained.in_words(), ranks)
         else:
-            write_adapter(out, checkpoint, trained, tuning_words(run.resolved["subject"], trained.in_words()))
+            write_adapter(out, checkpoint, trained, tuning_words(run.resolved["subject"], trained.in_words()), ranks)
     if not keep_saves:  # not before the record says done: without a save a killed run would begin anew
-        remove_saves(out, 0)
+        ranks.first(lambda: remove_saves(out, 0))
     return run
 
 
-def write_tuned(out: Path, loaded: LoadedModel, subject: dict[str, Any], trained: str) -> None:
-    """The tuned checkpoint in `out`: weights first, config.json last, so that it is loadable only when it is whole."""
-    checkpoint = loaded.checkpoint
-    stored = DTYPES.get(str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")), DTYPES["float32"])
-    state = {name: tensor.to(stored) for name, tensor in loaded.model.state_dict().items()}
-    shutil.rmtree(out / "weights", ignore_errors=True)  # of a run that was killed right here
-    try:
-        with whole_folder(out / "weights") as beside, quiet_libraries():
-            loaded.model.save_pretrained(beside, state_dict=state)
-        for path in sorted((out / "weights").glob("model*.safetensors*")):
-            path.chmod(0o644)
-            os.replace(path, out / path.name)
-        shutil.rmtree(out / "weights")
-        copy_companions(checkpoint, out, checkpoint.window.target)
-        text = tuned_card(checkpoint, subject, tuning_words(subject, trained))
-        (out / CARD).write_text(text, encoding="utf-8", errors="replace")
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"cannot write {out}: {error}.\n  Free some space, then go on with --resume.") from error
-    table = checkpoint.table
-    config = written(checkpoint.config, checkpoint.rope) if table is None else config_with(checkpoint.config, table)
-    write_config(out / "config.json", config)
+def _tell_engine(run: Run, trainer: Trainer, progress: Progress) -> None:
+    run.resolved["engine"] = trainer.engine.described()
+    if trainer.ranks.line is not None:
+        run.resolved["layout"] = {"data": trainer.ranks.layout.data, "sequence": trainer.ranks.layout.sequence}
+        progress.note(trainer.ranks.layout.in_words())
+    progress.note(trainer.engine.described())
 
 
 def _record(
@@ -227,12 +215,4 @@ def _final_loss(trainer: Trainer) -> EvalResult:
         count=sum(trainer.targets[-LAST_STEPS:]),
         higher_is_better=False,
         details={"stderr_reason": "training batches, not a held-out sample"},
-    )
-
-
-def tuning_words(subject: dict[str, Any], trained: str) -> str:
-    """For the card: how it was tuned, and which of its weights."""
-    return (
-        f"Tuned for {subject['tuning_steps']} steps, {subject['tuning_tokens']:,} tokens in all, at a learning rate of "
-        f"{subject['learning_rate']:g}; {trained}."
     )

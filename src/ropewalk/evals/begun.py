@@ -1,0 +1,47 @@
+"""An evaluation that was begun before: what of it must be as it was, so that old pieces and new ones belong together."""
+
+from pathlib import Path
+from typing import Any
+
+from ropewalk.checkpoint.folder import Checkpoint
+from ropewalk.checkpoint.output import folder_status
+from ropewalk.errors import DataError
+from ropewalk.record import Run, read_run
+
+
+def weights_of(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """What tells these weight files from others, at no cost: name, size, time of change."""
+    stats = [(name, (checkpoint.folder / name).stat()) for name in checkpoint.weight_files]
+    return [{"name": name, "bytes": stat.st_size, "changed_ns": stat.st_mtime_ns} for name, stat in stats]
+
+
+def begun_in(out: Path, inputs: list[dict[str, Any]]) -> Run | None:
+    """The record that `out` was begun with, None if it was not. Raises DataError where its texts have changed."""
+    if folder_status(out) in (None, "empty"):
+        return None
+    begun = read_run(out)
+    if begun.inputs != inputs:
+        changed = [one["path"] for one in begun.inputs if one not in inputs] or [one["path"] for one in inputs]
+        raise DataError(
+            f"the texts are not those that {out} was begun with: {', '.join(changed)}.\n"
+            "  Its pieces and new ones would be of different texts.\n"
+            "  Give the same files, or another --out."
+        )
+    return begun
+
+
+def require_same(begun: Run, run: Run, out: Path) -> None:
+    """Raises DataError where pieces made now would not be as those made before: other weights, device or code."""
+    for what, before, now in (
+        ("documents", begun.resolved["documents"], run.resolved["documents"]),
+        ("weights", begun.resolved["weights"], run.resolved["weights"]),
+        ("engine", begun.resolved["engine"], run.resolved["engine"]),
+        *((key, begun.device[key], run.device[key]) for key in ("type", "name", "dtype")),
+        *((name, begun.packages.get(name), run.packages.get(name)) for name in ("torch", "transformers", "lm_eval")),
+    ):
+        if before != now:
+            raise DataError(
+                f"{out} was begun with other {what}: {before!r:.200}, now {now!r:.200}.\n"
+                "  Its pieces and new ones would not belong together.\n"
+                "  Go on as it was begun, or start anew in another --out."
+            )

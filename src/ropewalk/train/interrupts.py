@@ -1,0 +1,37 @@
+"""A run is asked to stop: the step in hand ends and is saved first."""
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from ropewalk.launch import launched
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, after a save."""
+
+
+@contextlib.contextmanager
+def noticing_interrupts() -> Iterator[threading.Event]:
+    """Sets the event at the first Ctrl-C or SIGTERM, so that the step in hand ends and is saved; a second one stops."""
+    noticed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield noticed
+        return
+
+    def notice(number: int, frame: Any) -> None:
+        if noticed.is_set():
+            raise KeyboardInterrupt
+        noticed.set()
+
+    before = {number: signal.signal(number, notice) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield noticed
+    finally:
+        if launched() and sys.exception() is not None:
+            before.pop(signal.SIGTERM)  # torchrun ends the others of a lost rank with it: what they say comes first
+        for number, handler in before.items():
+            signal.signal(number, handler)
