@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from readings import Change, short
+from readings import Change, chance_of, short
 
 HOLDS, FAILS, OPEN = "holds here", "does not hold here", "not told apart"
+FIRM = 0.025  # a chance below it tells the cells that were missed from cells of a fifth
 COST = 1.02  # the paper's tuned models stay within 2 % of the original one at its own window
 
 Facts = Mapping[str, Any]
@@ -56,8 +57,8 @@ CLAIMS = (
 def reaches(table4: Facts, target: int) -> Verdict:
     keys = _keys(table4, "pi", target)
     return Verdict(
-        CLAIMS[0], "k_max after the last step is the target", _where(table4["window"], target),
-        HOLDS if keys["k_max"] == target else FAILS, _said(keys, target, table4["steps"]),
+        CLAIMS[0], f"k_max after the last step is the target; {MISSED}", _where(table4["window"], target),
+        HOLDS if keys["k_max"] == target else FAILS if _is_firm(keys) else OPEN, _said(keys, target, table4["steps"]),
         "7B, 8192 to 32768: k_max is the target from step 200 on, but once",
     )  # fmt: skip
 
@@ -65,8 +66,8 @@ def reaches(table4: Facts, target: int) -> Verdict:
 def direct_stays(table4: Facts, target: int) -> Verdict:
     keys, window = _keys(table4, "none", target), table4["window"]
     return Verdict(
-        CLAIMS[1], "k_max after the last step is below the target", _where(window, target),
-        HOLDS if keys["k_max"] < target else FAILS, _said(keys, target, table4["steps"]),
+        CLAIMS[1], f"k_max after the last step is below the target; {MISSED}", _where(window, target),
+        FAILS if keys["k_max"] == target else HOLDS if _is_firm(keys) else OPEN, _said(keys, target, table4["steps"]),
         "7B, 8192: k_max 2304 after 1,000 steps, 2560 after 10,000",
     )  # fmt: skip
 
@@ -99,12 +100,21 @@ def cost(arm: Facts, table1: Facts) -> Verdict:
     )  # fmt: skip
 
 
+MISSED = "not told apart where chance explains the keys missed in the cells below a fifth"
+
+
+def _is_firm(keys: Facts) -> bool:
+    """Whether the cells below a fifth, all together, are below it beyond chance: one of ten keys in a cell is no proof."""
+    return chance_of(keys["missed_found"], keys["missed_of"]) < FIRM
+
+
 def _keys(table4: Facts, method: str, target: int) -> Facts:
     return table4["keys"][method][str(target)][str(table4["steps"])]
 
 
 def _said(keys: Facts, target: int, steps: int) -> str:
-    return f"k_max {keys['k_max']} of {target} after {steps} steps, {keys['found']} of {keys['of']} keys found"
+    missed = f"; {keys['missed_found']} of {keys['missed_of']} in the cells below a fifth" if keys["missed_of"] else ""
+    return f"k_max {keys['k_max']} of {target} after {steps} steps, {keys['found']} of {keys['of']} keys found{missed}"
 
 
 def _where(window: int, target: int) -> str:

@@ -1,7 +1,7 @@
 """Numbers read from records: perplexities and their paired changes, keys found, and how they are written in a table."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 from part import Cell
 
 from ropewalk.evals.losses import LossTable, found
+from ropewalk.evals.passkey import THRESHOLD
 from ropewalk.evals.pieces import Pieces
 from ropewalk.evals.windows import DEFINITIONS, Need
 from ropewalk.record import EvalResult, Run, read_run
@@ -17,11 +18,13 @@ from ropewalk.record import EvalResult, Run, read_run
 
 @dataclass(frozen=True)
 class Keys:
-    """A passkey grid: k_max in tokens, and how many keys were found of how many."""
+    """A passkey grid: k_max in tokens, how many keys were found of how many, and the same of the cells below a fifth."""
 
     k_max: int
     found: int
     of: int
+    missed_found: int = 0
+    missed_of: int = 0
 
     @property
     def cell(self) -> Cell:
@@ -52,8 +55,24 @@ def keys_of(run: Run) -> Keys | None:
     if reach is None:
         return None
     once = {row.details["measured_at"]: row for row in rows}.values()
-    hits = sum(round((row.value or 0) * row.count) for row in once)
-    return Keys(int(reach.value or 0), hits, sum(row.count for row in once))
+    missed = [row for row in once if (row.value or 0) < THRESHOLD]
+    return Keys(int(reach.value or 0), *_counted(once), *_counted(missed))
+
+
+def _counted(rows: Iterable[EvalResult]) -> tuple[int, int]:
+    """Keys found, and hidden."""
+    held = list(rows)
+    return sum(round((row.value or 0) * row.count) for row in held), sum(row.count for row in held)
+
+
+def chance_of(found: int, of: int) -> float:
+    """How likely so few keys or fewer are, of so many, where each is found with a chance of a fifth.
+
+    >>> round(chance_of(1, 10), 3), round(chance_of(0, 20), 4)
+    (0.376, 0.0115)
+    """
+    terms = (math.comb(of, k) * THRESHOLD**k * (1 - THRESHOLD) ** (of - k) for k in range(found + 1))
+    return math.fsum(terms)
 
 
 def document_losses(folder: Path, length: int) -> list[tuple[float, int]]:

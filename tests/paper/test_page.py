@@ -19,8 +19,9 @@ PAPER = Path(__file__).parents[2] / "paper"
 TARGET = 1024
 
 
-def keys(k_max: int, found: int = 200) -> dict:
-    return {"k_max": k_max, "found": found, "of": 320}
+def keys(k_max: int, missed: tuple[int, int] = (3, 100)) -> dict:
+    missed_found, missed_of = (0, 0) if k_max == TARGET else missed
+    return {"k_max": k_max, "found": 200, "of": 320, "missed_found": missed_found, "missed_of": missed_of}
 
 
 def table4(pi: int, direct: int) -> dict:
@@ -62,6 +63,16 @@ def test_claims_are_decided_by_the_facts_in_both_directions(script, tables: tupl
     assert [one.mark for one in found] == marks
     assert [one.claim for one in found] == list(script("claims").CLAIMS)
     assert "k_max" in found[0].figures and "of 320 keys" in found[1].figures and "± " in found[3].figures
+
+
+@pytest.mark.parametrize(("missed", "marks"), [((1, 10), ["open", "open"]), ((0, 20), ["fails", "holds"])])
+def test_one_cell_that_is_missed_by_a_key_does_not_decide(script, missed: tuple[int, int], marks: list[str]) -> None:
+    """k_max is the target or not by a single cell of ten keys; 1 of 10 has a chance of 0.38 where a fifth is found."""
+    facts = table4(TARGET, 0)
+    for method in ("pi", "none"):
+        facts["keys"][method][str(TARGET)]["240"] = keys(992, missed)
+    claims = script("claims")
+    assert [claims.reaches(facts, TARGET).mark, claims.direct_stays(facts, TARGET).mark] == marks
 
 
 def test_a_part_is_escaped_and_stands_in_its_json(script, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -61,7 +61,9 @@ def test_a_bound_is_kept_or_broken_by_two_standard_errors_and_else_not_told(scri
 
 def test_cells_that_share_a_place_count_their_keys_once(script) -> None:
     keys = script("readings").keys_of(record(cell(32, 9, 32), cell(64, 9, 32), cell(96, 4, 96), reach(512.0)))
-    assert (keys.k_max, keys.found, keys.of) == (512, 13, 20)
+    assert (keys.k_max, keys.found, keys.of) == (512, 13, 20) and (keys.missed_found, keys.missed_of) == (0, 0)
+    low = script("readings").keys_of(record(cell(32, 2, 32), cell(64, 1, 64), cell(96, 0, 96), reach(32.0)))
+    assert (low.found, low.of, low.missed_found, low.missed_of) == (3, 30, 1, 20)
     assert script("readings").keys_of(record()) is None
 
 
