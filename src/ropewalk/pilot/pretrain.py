@@ -26,6 +26,7 @@ from ropewalk.text.retrieval import KEY_LINE, PAPER_FILLER, QUESTION, TASK, trai
 BOS, EOS = "<s>", "</s>"
 VOCABULARY = 1024
 WINDOW = 256
+HEADS = 6
 TOKENIZER_TEXTS = 400
 
 
@@ -80,16 +81,17 @@ def token_stream(tokenizer: Tokenizer, seed: int, size: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def pilot_model(seed: int) -> LlamaForCausalLM:
+def pilot_model(seed: int, heads: int = HEADS) -> LlamaForCausalLM:
+    """Width follows from the heads, of 32 numbers each; 2.0 million parameters with six of them, 0.5 with three."""
     torch.manual_seed(seed)
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=VOCABULARY,
-            hidden_size=192,
-            intermediate_size=512,
+            hidden_size=32 * heads,
+            intermediate_size=256 * heads // 3,
             num_hidden_layers=4,
-            num_attention_heads=6,
-            num_key_value_heads=6,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
             head_dim=32,
             max_position_embeddings=WINDOW,
             tie_word_embeddings=True,
@@ -239,12 +241,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint of each stage")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--heads", type=int, default=HEADS, help="the pilot has %(default)s; 3 make one of half its width")
     parser.add_argument("--first-stage", type=int, default=1, help="2 goes on from OUT/stage-1")
     given = parser.parse_args()
 
     if given.first_stage == 1:
         tokenizer = trained_tokenizer(given.seed)
-        model = pilot_model(given.seed)
+        model = pilot_model(given.seed, given.heads)
     else:
         before = given.out / f"stage-{given.first_stage - 1}"
         tokenizer = Tokenizer.from_file(str(before / "tokenizer.json"))
