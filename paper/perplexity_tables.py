@@ -42,17 +42,19 @@ def measured_rows(study: Study, name: str, **texts: Any) -> list[Row]:
     """The base, and both methods at every target, tuned to the end."""
     lengths = study.lengths(max(study.targets))
     passkey = name == "texts"  # the evaluation that Table 4 reads too
-    rows = [Row(None, study.measured(None, name=name, passkey=False, lengths=lengths, **texts), _folder(study, name))]
+    rows = [
+        Row(
+            None,
+            study.measured(None, name=name, passkey=False, lengths=lengths, **texts),
+            study.evaluation(None, name=name),
+        )
+    ]
     for target in study.targets:
         for method in METHODS:
             arm = Arm(method, target)
             run = study.measured(arm, study.steps, name=name, passkey=passkey, **texts)
-            rows.append(Row(arm, run, _folder(study, name, arm)))
+            rows.append(Row(arm, run, study.evaluation(arm, study.steps, name)))
     return rows
-
-
-def _folder(study: Study, name: str, arm: Arm | None = None) -> Path:
-    return study.work / (arm.name if arm else "base") / "eval" / f"{name}-{study.steps if arm else 0:06d}"
 
 
 def papers_row(printed: Printed, size: str, study: Study, row: Row) -> Sequence[float | None]:

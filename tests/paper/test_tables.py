@@ -163,9 +163,49 @@ def test_the_base_is_compared_with_the_row_of_its_own_table(script) -> None:
     assert base.startswith("The base at 1024 tokens: 4.055 ± 0.041 times") and "paper" not in base
 
 
-def test_the_step_that_reaches_a_level_is_the_first_in_order_of_steps(script) -> None:
-    first = script("methods").first_at_level
-    assert first({40: 9.0, 20: 10.5, 0: 50.0}, 10.5) == 20 and first({0: 1.0, 20: 2.0}, 1.0) == 0
+def test_the_step_that_reaches_a_level_is_the_first_that_is_told_below_it(script) -> None:
+    first, change = script("methods").first_at_level, script("readings").Change
+    assert first({40: change(-0.3, 0.1), 20: change(-0.1, 0.1), 0: change(1.0, 0.1)}) == (40, 20)
+    assert first({0: change(1.0, 0.1), 20: change(0.3, 0.1)}) == (None, None)
+    assert first({0: change(-1.0, None)}) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("nats", "says"),
+    [
+        ([0.5, 0.01, -0.2], "falls at every look and against the base's own 12.00, is first not told apart from it at step 60 and "
+         "is first below it at step 120"),
+        ([0.5, 0.1, 0.09], "falls at 1 of 2 looks, is not told apart from the one before at 1 and stays above the base's own"),
+        ([-0.5, -0.1, -0.09], "rises at 1, is not told apart from the one before at 1 and against"),
+    ],
+)  # fmt: skip
+def test_table_3_compares_each_look_with_the_last_and_with_the_base_by_errors(
+    script, nats: list[float], says: str
+) -> None:
+    table3, change = script("table3"), script("readings").Change
+    between = [change(b - a, 0.02) for a, b in zip(nats, nats[1:], strict=False)]
+    course = table3.Course(
+        {0: 20.0, 60: 13.0, 120: 12.0}, between, {60 * n: change(x, 0.02) for n, x in enumerate(nats)}
+    )
+    assert says in table3.finding(1024, course, 12.0)
+    assert "> 1e300" in table3.finding(1024, course, None)
+
+
+def test_the_lowest_method_is_named_with_those_not_told_apart_from_it(script) -> None:
+    """Two documents that change by as much lose nothing by their own difference; two that change apart tell nothing."""
+    plots, methods, change = script("method_plots"), script("methods"), script("readings").Change
+
+    def row(method: str, *losses: float):
+        ppl = EvalResult(name="perplexity", protocol="", length=1024, metric="perplexity", value=math.exp(sum(losses) / len(losses)),
+                         stderr=None, count=1, higher_is_better=False)  # fmt: skip
+        run = record(ppl)
+        sums = [(loss * 100, 100) for loss in losses]
+        return plots.Row(
+            method, 1024, run, run, 60, None, change([(1, 1)], [(1, 1)]), {}, None, {"untuned": sums, "tuned": sums}
+        )
+
+    said = methods.lowest([row("pi", 2.0, 4.0, 3.0), row("ntk", 2.1, 4.11, 3.1), row("yarn", 2.9, 3.3, 3.0)], "tuned")
+    assert said.startswith("tuned PI, 20.09 (not told apart: YaRN")
 
 
 @pytest.fixture
