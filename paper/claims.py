@@ -39,8 +39,8 @@ class Verdict:
 
 
 def verdicts(table1: Facts, table4: Facts) -> list[Verdict]:
-    """Every claim at every target, the shortest first."""
-    targets = sorted({arm["target"] for arm in table1["arms"]})
+    """Every claim at every target that both tables have, the shortest first."""
+    targets = sorted({arm["target"] for arm in table1["arms"]} & {int(target) for target in table4["keys"]["pi"]})
     found = []
     for target in targets:
         found += [reaches(table4, target), direct_stays(table4, target)]

@@ -123,25 +123,131 @@ def test_the_page_has_every_part_and_the_claims_of_its_tables(script, tmp_path: 
     facts = {"table1": table1(FALLING, (0.5, 0.001)), "table4": table4(TARGET, TARGET), "figure5": {}}
     for name, one in facts.items():
         part.write_part(part.Part(name, f"Title of {name}", facts=one), tmp_path)
-    path = page.write_page(tmp_path, list(facts), {"table4": {"seconds": 61.0}}, tmp_path)
-    text = path.read_text()
+    made = {"code": {"commit": "a" * 40, "changed": False}, "packages": {"torch": "2.13"}}
+    times = {
+        "table1": made,
+        "table4": made | {"seconds": 61.0},
+        "figure5": made | {"code": {"commit": "b" * 40, "changed": True}},
+    }
+    subject = page.Subject("the pilot", 1_967_808, 256)
+    text = page.write_page(tmp_path, list(facts), times, tmp_path, subject=subject).read_text()
     assert re.findall(r'<section id="(\w+)">', text) == ["claims", "parts", "table1", "table4", "figure5", "made"]
     assert text.count('class="verdict-mark holds"') == 2 and text.count('class="verdict-mark fails"') == 2
-    assert "Of 4 verdicts, 2 hold at this scale, 2 do not, 0 cannot be told apart." in text
+    assert "Of 4 verdicts, 2 hold at this scale, 2 do not, 0 are not told apart." in text
     assert "{{" not in text and "{%" not in text and "http" not in text.replace("http-equiv", "")
-    (tmp_path / "table4.json").unlink()
-    assert "not made yet" in page.write_page(tmp_path, ["table1"], {}, tmp_path).read_text()
+    assert "the pilot has 1.97 million and one of 256." in text and "Every figure" in text and "quick run" not in text
+    assert "<p>table1, table4: torch 2.13; commit <code>aaaaaaaaaaaa</code>.</p>" in text
+    assert "<p>figure5: torch 2.13; commit <code>bbbbbbbbbbbb</code> with changes.</p>" in text
+    large = page.Subject("llama-7b", 6_738_415_616, 2048)
+    text = page.write_page(
+        tmp_path, ["table1"], {}, tmp_path, subject=large, missing=["table4"], quick=True
+    ).read_text()
+    assert (
+        "Not made yet: table4." in text and "Every figure" not in text and "numbers and verdicts mean nothing" in text
+    )
+    assert "Tables 1 and 4 are not made yet" in text  # of table4 a part lies there, but none of this run's
+    assert "llama-7b has 6.74 thousand million and one of 2,048." in text and "laptop" not in text
+
+
+def test_claims_are_of_the_targets_that_both_tables_have(script) -> None:
+    facts = table4(TARGET, 0)
+    facts["keys"] = {method: {"2048": of["1024"]} for method, of in facts["keys"].items()}
+    assert script("claims").verdicts(table1(FALLING, (0.0, 0.001)), facts) == []
 
 
 def test_a_stage_that_was_given_something_else_is_done_anew_and_times_add_up(script, tmp_path: Path) -> None:
-    make = script("make")
-    stage, times = make.STAGES[4], make.Times.of(tmp_path / "stages.json")
-    times.add(stage, ["--quick"], 5.0, done=False)
-    assert not times.is_done(stage, ["--quick"])
-    assert times.add(stage, ["--quick"], 7.0, done=True) == 12.0
-    again = make.Times.of(tmp_path / "stages.json")
-    assert again.is_done(stage, ["--quick"]) and not again.is_done(stage, ["--steps", "3"])
-    assert again.add(stage, ["--steps", "3"], 1.0, done=True) == 1.0
+    times = script("times")
+
+    def opened():
+        return times.Times.of(tmp_path / "stages.json", tmp_path / "work")
+
+    known = opened()
+    known.begin("table1", ["--quick"])
+    known.end("table1", 5.0, done=False)
+    assert not known.is_done("table1", ["--quick"])
+    known.begin("table1", ["--quick"])
+    known.end("table1", 7.0, done=True)
+    again = opened()
+    assert again.is_done("table1", ["--quick"]) and not again.is_done("table1", ["--steps", "3"])
+    assert again.known["table1"]["seconds"] == 12.0 and again.known["table1"]["packages"]["torch"]
+    again.known["table1"]["form"] = 1  # facts of another form: rendered anew, and the work's time is kept
+    assert not again.is_done("table1", ["--quick"])
+    again.begin("table1", ["--quick"])
+    again.end("table1", 1.0, done=True)
+    assert again.known["table1"]["seconds"] == 13.0
+    again.begin("table1", ["--steps", "3"])
+    assert again.known["table1"]["seconds"] == 0.0
+
+
+def test_a_start_that_was_killed_counts_until_the_last_file_it_wrote(script, tmp_path: Path) -> None:
+    path, work, times = tmp_path / "stages.json", tmp_path / "work", script("times").Times
+    work.mkdir()
+    times.of(path, work).begin("table1", [])
+    began = json.loads(path.read_text())["table1"]["began"]
+    (work / "written").write_text("before the kill")
+    os.utime(work / "written", (began + 30, began + 30))
+    after = times.of(path, work)
+    after.begin("table1", [])
+    after.end("table1", 5.0, done=True)
+    assert after.known["table1"]["seconds"] == 35.0 and "began" not in after.known["table1"]
+
+
+@pytest.mark.parametrize("file", ["model.json", "parts/stages.json"])
+@pytest.mark.parametrize("content", ["{", "[1]", '{"table1": null}'])
+def test_a_damaged_file_of_the_work_is_one_message(
+    script, file: str, content: str, tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "work" / "parts").mkdir(parents=True)
+    (tmp_path / "work" / file).write_text(content)
+    given = [
+        "--model",
+        str(tiny_llama),
+        "--work",
+        str(tmp_path / "work"),
+        "--out",
+        str(tmp_path / "out"),
+        "--only",
+        "figure5",
+    ]
+    with pytest.raises(SystemExit) as ended:
+        script("options").run(lambda: script("make").main(given))
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith("RecordError") and "--work" in said and said.count("\n") == 3
+
+
+@pytest.mark.parametrize("option", ["--out", "--work"])
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_done(
+    script, option: str, place: str, tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("here already")
+    places = {"--out": tmp_path / "out", "--work": tmp_path / "work"} | {option: tmp_path / place}
+    given = ["--model", str(tiny_llama), *(str(part) for pair in places.items() for part in pair)]
+    for name in ("make", "table1"):
+        with pytest.raises(SystemExit) as ended:
+            script("options").run(lambda name=name: script(name).main(given))
+        said = capsys.readouterr().err
+        assert ended.value.code == 2 and f"cannot be the folder of {option}" in said and said.count("\n") == 3
+    assert not (tmp_path / "work" / "parts").exists() and (tmp_path / "file").read_text() == "here already"
+
+
+def test_a_quick_run_does_not_write_over_the_results(script, tmp_path: Path) -> None:
+    options = script("options")
+    for given, expected in (
+        ([], options.RESULTS),
+        (["--quick"], tmp_path / "quick-results"),
+        (["--quick", "--out", "x"], Path("x")),
+    ):
+        parsed = options.table_options("").parse_args([*given, "--work", str(tmp_path)])
+        assert options.output_place(parsed) == expected
+
+
+@pytest.mark.parametrize("option", ["--steps", "--every", "--documents"])
+def test_a_count_below_one_is_refused(script, option: str, tiny_llama: Path, tmp_path: Path) -> None:
+    options = script("options")
+    given = options.table_options("").parse_args(["--model", str(tiny_llama), option, "0", "--work", str(tmp_path)])
+    with pytest.raises(DataError, match=f"{option} is 0"):
+        options.study_of(given)
 
 
 @pytest.mark.parametrize(
