@@ -19,11 +19,10 @@ from ropewalk.record import sha256_file, write_json
 
 RESULTS = Path(__file__).parent / "results"
 WORK = Path("build/paper")
-SMALL_BATCH = 4096  # tokens a step of the pilot's arms; a larger model's are the recipe's
+SMALL, SMALL_BATCH = 10**8, 4096  # parameters, and tokens a step below: of the pilot and its like. Else the recipe's
 STEPS, EVERY = 240, 60
 HASHED = 2**30  # bytes: weights of more are told by their sizes
 DOCUMENTS = 6
-KINDS = (str, int, dict)  # of what is kept in a file of --work
 OUT_HELP = "folder for what is found (paper/results; of a quick run, quick-results in --work)"
 
 
@@ -38,7 +37,7 @@ def table_options(description: str | None) -> argparse.ArgumentParser:
     add("--steps", type=int, default=STEPS, help="tuning steps of an arm (%(default)s; the paper's 1000)")
     add("--every", type=int, default=EVERY, help="steps from one look at an arm to the next (%(default)s)")
     add("--learning-rate", type=float, default=None, help="of every arm (the recipe's for the model's size)")
-    add("--batch-tokens", default=None, help="tokens a step (4096 for the pilot; else the recipe's)")
+    add("--batch-tokens", default=None, help="tokens a step (4096 below 100 M parameters; else the recipe's)")
     add("--documents", type=int, default=DOCUMENTS, help="texts that are scored (%(default)s)")
     add("--seed", type=int, default=0)
     add("--work", type=Path, default=WORK, help="folder for arms and evaluations, shared by the tables (%(default)s)")
@@ -54,9 +53,10 @@ def study_of(given: argparse.Namespace) -> Study:
     """
     require_counts(given, "steps", "every", "documents")
     given.out = folder_of_output(given)
-    window = open_checkpoint(given.model).window.target
+    base = open_checkpoint(given.model)
+    window = base.window.target
     targets = tuple(sorted(token_list(given.windows) if given.windows else (4 * window, 8 * window)))
-    small = given.model == PILOT or given.quick
+    small = base.parameters < SMALL or given.quick
     require_same_model(given.model, given.work / "quick" if given.quick else given.work)
     if given.quick:
         given.steps, given.every, given.documents, given.work = 2, 1, 2, given.work / "quick"
@@ -104,22 +104,24 @@ def folder(path: Path, option: str) -> Path:
     return path
 
 
-def state_of(path: Path) -> dict[str, Any]:
-    """What a file of --work holds; nothing where it is not there. Raises RecordError for one that is damaged."""
+def state_of(path: Path, kinds: tuple[type, ...] = (object,), option: str = "--work") -> dict[str, Any]:
+    """What a json file that these scripts wrote holds, values of `kinds` by name; nothing where it is not there.
+
+    Raises RecordError for one that is damaged. `option` is what leads to it.
+    """
     if not path.exists():
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        what = (
-            None if isinstance(found, dict) and all(isinstance(v, KINDS) for v in found.values()) else "not of its kind"
-        )
     except ValueError as error:
-        found, what = {}, f"no JSON ({error})"
-    if what:
+        found, what = None, f"no JSON ({error})"
+    else:
+        what = "not of its kind"
+    if not isinstance(found, dict) or not all(isinstance(value, kinds) for value in found.values()):
         raise RecordError(
             f"{path} is {what}.\n"
-            "  Expected what these scripts wrote there: which weights the work is of, or which stages are done.\n"
-            "  Give another --work; or remove the file, if you know that the folder is of this model."
+            "  Expected what these scripts wrote there, as they wrote it.\n"
+            f"  Give another {option}; or remove the file, if you know that what lies beside it is right."
         )
     return found
 
@@ -133,7 +135,7 @@ def require_same_model(model: str, work: Path) -> None:
     files = [checkpoint.folder / name for name in checkpoint.weight_files]
     small = sum(file.stat().st_size for file in files) < HASHED
     now = {file.name: sha256_file(file) if small else file.stat().st_size for file in files}
-    before = state_of(path)
+    before = state_of(path, (str, int))
     if before and before != now:
         raise DataError(
             f"{work} was begun with other weights than those of {model}: {', '.join(sorted(before))} differ.\n"

@@ -36,7 +36,7 @@ class Times:
     @classmethod
     def of(cls, path: Path, work: Path) -> "Times":
         """Raises RecordError for a file that is damaged."""
-        return cls(path, work, state_of(path))
+        return cls(path, work, state_of(path, (dict,)))
 
     def is_done(self, part: str, said: Sequence[str]) -> bool:
         known = self.known.get(part, {})

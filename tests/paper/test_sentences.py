@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ropewalk.record import EvalResult
+from ropewalk.errors import RecordError
+from ropewalk.record import EvalResult, write_json
 from tests.paper.test_tables import record
 
 
@@ -86,25 +87,63 @@ def test_the_lowest_method_is_named_with_those_not_told_apart_from_it(script) ->
     assert said.startswith("tuned PI, 20.09 (not told apart: YaRN")
 
 
-def test_the_grid_says_what_each_factor_moves_with_the_others_held(script) -> None:
-    direct, readings = script("direct"), script("readings")
-
-    def row(line: str, rate: float, found: int):
-        return direct.Row(line, 1024, rate, record(), readings.Keys(0, found, 100))
-
-    near, far, weak, pi = "direct, to 1024", "direct, to 2048", "direct, to 1024, weaker base", "PI, to 1024"
-    rows = [
-        row(near, 1e-4, 0),
-        row(near, 1e-3, 80),
-        row(far, 1e-3, 10),
-        row(weak, 1e-3, 70),
-        row(pi, 1e-4, 5),
-        row(pi, 1e-3, 90),
+def grid_rows(script, cells: list[tuple[str, str, float, int]]) -> list:
+    grid, part, readings = script("grid"), script("part"), script("readings")
+    return [
+        grid.Row(
+            line, factor, 1024, rate, 12.0, part.Cell("12.00", "± 0.5"), readings.Keys(0, found, 100, ((found, 100),))
+        )
+        for line, factor, rate, found in cells
     ]
-    said = direct.findings(rows)
+
+
+CELLS = [
+    ("direct, to 1024", "direct", 1e-4, 0),
+    ("direct, to 1024", "direct", 1e-3, 80),
+    ("direct, to 2048", "stretch", 1e-3, 10),
+    ("weaker base, to 1024", "weaker", 1e-3, 70),
+    ("PI, to 1024", "pi", 1e-4, 5),
+    ("PI, to 1024", "pi", 1e-3, 90),
+]
+
+
+def test_the_grid_says_what_each_factor_moves_with_the_others_held(script) -> None:
+    said = script("grid").findings(grid_rows(script, CELLS))
     assert said[0] == "direct, to 1024: keys found 0% at 0.0001, 80% at 0.001."
     assert [text.split("moves ")[1] for text in said[4:]] == [
         "the share of keys from 80% to 10% at 0.001.",
         "the share of keys from 80% to 70% at 0.001.",
         "the share of keys from 80% to 90% at 0.001.",
     ]
+
+
+def test_without_a_second_target_the_grid_says_nothing_of_a_longer_stretch(script) -> None:
+    said = script("grid").findings(grid_rows(script, [cell for cell in CELLS if cell[1] != "stretch"]))
+    assert len(said) == 5 and not any("stretch" in text for text in said)
+    assert said[3].startswith("At the same rate, the weaker base moves the share of keys from 80% to 70% at 0.001.")
+
+
+def test_another_model_s_grid_stands_beside_by_its_size(script, tmp_path: Path) -> None:
+    grid = script("grid")
+    facts = {
+        "rows": [row.plain() for row in grid_rows(script, CELLS)],
+        "steps": 120,
+        "parameters": 541_000,
+        "window": 256,
+    }
+    path = tmp_path / "direct.json"
+    write_json(path, {"name": "direct", "tables": [], "facts": facts})
+    other = grid.other_of(path)
+    assert [row.line for row in other.rows] == [f"{m}, to 1024, 0.541 M" for m in ("direct", "direct", "PI", "PI")]
+    mine = grid_rows(script, [("direct, to 1024", "direct", 1e-3, 30), ("PI, to 1024", "pi", 1e-3, 60)])
+    assert grid.against(mine, 1_967_808, other) == (
+        "At the same rate, the smaller model, of 0.541 M parameters against 1.97 M, finds of the keys, after 120 steps: direct "
+        "tuning 80% at 0.001 against 30%; interpolation 90% at 0.001 against 60%."
+    )
+    assert "the larger model" in grid.against(mine, 100_000, other)
+    assert len(grid.pictures([*mine, *other.rows], tmp_path, 1e-4)) == 2
+    path.write_text('{"facts": {"rows": [], "steps": 120}}')
+    with pytest.raises(RecordError, match="no grid of another model"):
+        grid.other_of(path)
+    with pytest.raises(RecordError, match="no grid of another model"):
+        grid.other_of(tmp_path / "none.json")

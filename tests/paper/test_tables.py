@@ -37,7 +37,7 @@ def reach(value: float) -> EvalResult:
     )
 
 
-@pytest.mark.parametrize("name", ["printed", "readings", "methods", "page"])
+@pytest.mark.parametrize("name", ["printed", "readings", "methods", "page", "grid"])
 def test_the_examples_of_the_scripts_are_what_they_give(script, name: str) -> None:
     found = doctest.testmod(script(name))
     assert found.attempted and not found.failed
