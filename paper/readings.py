@@ -92,7 +92,9 @@ def document_losses(folder: Path, length: int) -> list[tuple[float, int]]:
     table = LossTable(folder, Pieces(folder / "pieces.jsonl"))
     windows: dict[int, dict[int, dict[range, np.ndarray]]] = {}
     for name in table.names():
-        windows.setdefault(int(name.split("/")[2]), {}).update(table.windows(name))
+        _, lengths, number, *_ = name.split("/")
+        if str(length) in lengths.split("-"):  # a rotation that depends on the length is read for each anew
+            windows.setdefault(int(number), {}).update(table.windows(name))
     need = Need(DEFINITIONS["sliding"], length, run.resolved["stride"])
     sums = []
     for number, document in enumerate(run.resolved["documents"]):

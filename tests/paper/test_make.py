@@ -145,6 +145,30 @@ def test_a_mistake_ends_a_script_with_one_message_and_code_2(
     assert ended.value.code == 2 and says in said and said.count("\n") >= 3
 
 
+def test_other_arguments_in_one_work_are_told_by_the_option_of_the_scripts(
+    script, tiny_llama: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The verb says --out, which here lies below --work."""
+    import ropewalk
+
+    def measured(stride: int) -> None:
+        ropewalk.evaluate(
+            tiny_llama,
+            data=[texts],
+            tasks=["perplexity"],
+            lengths=[64],
+            stride=stride,
+            out=tmp_path / "eval",
+            resume=True,
+        )
+
+    measured(64)
+    with pytest.raises(SystemExit) as ended:
+        script("options").run(lambda: measured(32))
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "or another --work." in said and "--out" not in said
+
+
 def test_every_script_ends_by_the_same_rule() -> None:
     scripts = [path for path in PAPER.glob("*.py") if "__main__" in path.read_text()]
     assert len(scripts) == 15
