@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from items import pairs, write_lines
-from options import run, study_of, table_options
+from options import require_counts, run, study_of, table_options
 from part import Cell, Part, Table, write_part
 from printed import TABLE_6
 from study import Arm, Study
@@ -120,6 +120,7 @@ def main(arguments: list[str] | None = None) -> None:
             "  Both are of one data set: --pairs to tune on, --data a folder with gov_report.jsonl to measure on.\n"
             "  Give both, or neither for functions and their docstrings."
         )
+    require_counts(given, "summary_steps")
     data, given.data = given.data, None
     steps, documents = (2, 2) if given.quick else (given.summary_steps, given.documents)
     study = study_of(given)
