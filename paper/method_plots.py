@@ -1,18 +1,18 @@
 """The pictures of `methods.py`: perplexity by window, one a method over all targets and one a target over all methods."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from drawing import saved
-from part import figure
 from perplexity_tables import LEFT
 from readings import Change, Keys, perplexities
 from study import Study
 
 from ropewalk.record import Run
 from ropewalk.reports.figures import Figure
-from ropewalk.reports.lines import Axis, Chart, Line, Mark, Rule
+from ropewalk.reports.lines import Axis, Line, Mark, Rule
+from ropewalk.reports.standalone import HALF_ALONE
 from ropewalk.reports.svg import log_ticks, powers_of_two
 from ropewalk.rope.methods import METHOD_NAMES
 
@@ -35,16 +35,17 @@ class Row:
     losses: dict[str, Sums]  # untuned and tuned: each document's at the target
 
 
-def picture(study: Study, method: str, rows: Sequence[Row], base: Run, axes: tuple[Axis, Axis]) -> Figure:
-    """A method's perplexity by window: dashed untuned, solid tuned, a colour a target, the base in grey."""
+def picture(study: Study, method: str, rows: Sequence[Row], base: Run, axes: tuple[Axis, Axis], out: Path) -> Figure:
+    """A method's perplexity by window: dashed untuned, solid tuned, a colour a target, the base in grey; a file too."""
     lines = [_line("base", 0, perplexities(base))]
     for tint, row in enumerate((row for row in rows if row.method == method), 1):
         lines.append(_line(f"{row.target}, untuned", tint, perplexities(row.untuned), dashed=True))
         lines.append(_line(f"{row.target}, tuned", tint, perplexities(row.tuned)))
     reach = ", ".join(f"k_max {row.keys.k_max} of {row.target}" for row in rows if row.method == method and row.keys)
     name = METHOD_NAMES[method]
-    chart = Chart(tuple(lines), *axes, (Rule(study.window, "window"),), f"{name}: perplexity by window. {reach}.")
-    return figure(f"{name}: {reach}" if reach else name, chart)
+    summary = f"{name}: perplexity by window. {reach}."
+    drawn = saved(out / f"method-{method}.svg", lines, *axes, summary, [Rule(study.window, "window")], HALF_ALONE)
+    return replace(drawn, title=f"{name}: {reach}" if reach else name)
 
 
 def _line(label: str, tint: int, values: Mapping[int, float], *, dashed: bool = False) -> Line:

@@ -185,7 +185,7 @@ def table(study: Study, out: Path) -> Part:
         "methods", "Beyond the tables: every method",
         "The paper has one method; these are its successors, on the same rows and texts. Dashed: untuned.",
         tables=[table_of(study, target, rows, reasons) for target in study.targets],
-        figures=[*pictures, *(picture(study, method, rows, base, axes) for method in shown)],
+        figures=[*pictures, *(picture(study, method, rows, base, axes, out) for method in shown)],
         findings=findings(rows, study.targets), facts={"rows": facts},
     )  # fmt: skip
 
