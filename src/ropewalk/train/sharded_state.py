@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_slices
 from ropewalk.atomic import beside_prefix, sync_folder
 from ropewalk.checkpoint.output import remove_folder, sync_files
 from ropewalk.errors import CheckpointError, OutputError
-from ropewalk.model.ranks import Ranks
+from ropewalk.model.ranks import Ranks, first_line
 from ropewalk.model.sharding import read_slices
 from ropewalk.train.state import SAVES, SavedState, of_another_model, remove_saves, saves, trained_parameters
 
@@ -110,5 +110,5 @@ def _finish(beside: Path, folder: Path, state: dict[str, Any]) -> None:
 
 
 def _reason(error: CheckpointException) -> str:
-    """What one of the ranks came upon."""
-    return next((str(failure[0]).strip().splitlines()[0] for failure in error.failures.values()), "unknown")
+    """What one of the ranks came upon: the first line of its exception, or its kind where it says nothing."""
+    return next((first_line(failure[0]) for failure in error.failures.values()), "unknown")
