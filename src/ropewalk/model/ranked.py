@@ -21,8 +21,8 @@ from ropewalk.model.lean import EVERYTHING, LeanEngine
 from ropewalk.model.load import DTYPES, LoadedModel, chosen_device, load_codec, load_model, quiet_libraries, unloadable
 from ropewalk.model.ranks import SEQUENCE, Ranks
 from ropewalk.model.rotary import assert_rotates
-from ropewalk.model.shareable import unshareable
 from ropewalk.model.sharding import Sharded
+from ropewalk.model.shareable import unshareable
 from ropewalk.model.slices import own_slices
 from ropewalk.model.ulysses import SharedRows, require_heads
 from ropewalk.model.view import VIEWS, layer_view, without_view

@@ -97,7 +97,9 @@ def without_view(config: PretrainedConfig) -> str | None:
     if config.model_type not in VIEWS:
         return f"its type is {config.model_type!r}"
     if layer_types != {"full_attention"} or sliding:
-        return f"not all of its layers attend to the whole text (sliding_window {getattr(config, 'sliding_window', None)})"
+        return (
+            f"not all of its layers attend to the whole text (sliding_window {getattr(config, 'sliding_window', None)})"
+        )
     return None
 
 
