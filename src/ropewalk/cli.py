@@ -1,16 +1,20 @@
 """The command line: one function a verb, each a thin layer over the function of the same name in Python."""
 
 import sys
+import time
 
 import typer
 
 from ropewalk.arguments import spread_data
 from ropewalk.commands.ahead import bounds, plan, search
 from ropewalk.commands.checkpoints import check, export, extend, inspect
+from ropewalk.commands.guard import MISTAKE
 from ropewalk.commands.measuring import evaluate, report
 from ropewalk.commands.tuning import tune
 from ropewalk.commands.whole import run
+from ropewalk.launch import PATIENCE, rank_and_count
 
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # typer has it in a module of another name in each version
 app = typer.Typer(
     name="ropewalk",
     help=(
@@ -30,4 +34,12 @@ for verb in (inspect, extend, check, plan, bounds, export, tune, evaluate, searc
 
 
 def main() -> None:
-    app(spread_data(sys.argv[1:]))
+    arguments = spread_data(sys.argv[1:])
+    if rank_and_count()[0] == 0:
+        app(arguments)  # which exits
+    try:
+        code = app(arguments, standalone_mode=False)
+    except USAGE_ERROR:  # every rank has the same arguments, and the first says what is wrong with them
+        time.sleep(PATIENCE)  # torchrun ends the others as soon as one has failed
+        code = MISTAKE
+    sys.exit(code)

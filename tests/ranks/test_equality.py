@@ -13,7 +13,7 @@ from ropewalk.extension import extend
 from ropewalk.record import read_run
 from ropewalk.train.tune import tune
 from tests.conftest import TEXT, make_llama
-from tests.ranks.equality import CASES, EVALUATED, QUICK, QUICK_EVALUATED, SHARED, TUNED
+from tests.ranks.equality import ALL_LAYOUTS, CASES, EVALUATED, FEW, QUICK, QUICK_EVALUATED, SHARED, TUNED
 from tests.ranks.launching import launched
 
 LAYOUTS = ("2 x 1", "1 x 2", "2 x 2")
@@ -25,6 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -> Pa
     """What four processes left. All that needs them is launched once."""
     folder = tmp_path_factory.mktemp("ranks")
     make_llama(folder / "model", tiny_tokenizer, **HEADS)
+    make_llama(folder / "twelve", tiny_tokenizer, num_attention_heads=12, num_key_value_heads=6)
     extend(folder / "model", to=128, out=folder / "long")
     stock = Gemma2ForCausalLM(
         Gemma2Config(
@@ -98,13 +99,14 @@ def assert_same_rows(shared: Path, one: Path, asked: dict[str, Any], ranks: int)
 @pytest.mark.ranks
 @pytest.mark.parametrize("case", CASES)
 def test_ranks_train_what_one_process_trains(apart: dict[str, dict[str, float]], case: str) -> None:
-    assert_equal(apart, case, LAYOUTS)
+    assert_equal(apart, case, (*LAYOUTS, "4 x 1", "1 x 4") if case in ALL_LAYOUTS else LAYOUTS)
 
 
 @pytest.mark.ranks
 def test_a_save_is_read_by_any_number_of_ranks(apart: dict[str, dict[str, float]]) -> None:
     """Weights and moments to the last bit."""
-    assert apart["carried"] == {"four to one": 0.0, "one to four": 0.0}
+    ways = [f"{adapter}, {way}" for adapter in ("full", "lora") for way in ("four to one", "one to four")]
+    assert apart["carried"] == dict.fromkeys(ways, 0.0)
 
 
 @pytest.mark.ranks
@@ -132,16 +134,21 @@ def test_four_ranks_leave_the_checkpoint_that_one_process_leaves(folder: Path, t
 
 
 @pytest.mark.ranks
-def test_a_family_without_a_lean_engine_is_trained_by_ranks_too(folder: Path, tmp_path: Path) -> None:
-    """Gemma 2 by its stock forward, whose loss is float32: gradients differ by its rounding."""
-    tune(folder / "stock", out=tmp_path / "one", **TUNED | {"data": [folder / "text.txt"]})
-    ours, theirs = (load_file(out / "model.safetensors") for out in (folder / "stock-4", tmp_path / "one"))
+@pytest.mark.parametrize(("name", "more"), [("stock-4", {}), ("stock-few", FEW)])
+def test_a_family_without_a_lean_engine_is_trained_by_ranks_too(
+    folder: Path, tmp_path: Path, name: str, more: dict[str, Any]
+) -> None:
+    """Gemma 2 by its stock forward, whose loss is float32: gradients differ by its rounding. With fewer sequences than
+    ranks too, where no layout was asked for: some have nothing to do, for they cannot share one."""
+    tune(folder / "stock", out=tmp_path / "one", **TUNED | more | {"data": [folder / "text.txt"]})
+    ours, theirs = (load_file(out / "model.safetensors") for out in (folder / name, tmp_path / "one"))
     before = load_file(folder / "stock" / "model.safetensors")
     assert ours.keys() == theirs.keys() == before.keys()  # the head is the embedding, and stored once
-    for name in ours:
-        moved = (theirs[name] - before[name]).norm()
-        assert (ours[name] - theirs[name]).norm() <= 1e-2 * moved, name
-    assert "stock forward pass" in read_run(folder / "stock-4").resolved["engine"]
+    for tensor in ours:
+        moved = (theirs[tensor] - before[tensor]).norm()
+        assert (ours[tensor] - theirs[tensor]).norm() <= 1e-2 * moved, tensor
+    resolved = read_run(folder / name).resolved
+    assert "stock forward pass" in resolved["engine"] and resolved["layout"] == {"data": 4, "sequence": 1}
 
 
 @pytest.mark.ranks

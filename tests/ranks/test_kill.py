@@ -1,12 +1,12 @@
 """A run of two ranks loses one, and goes on with another number of them: it ends where it would have ended."""
 
+import contextlib
 import json
 import os
 import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,9 +21,10 @@ from ropewalk.extension import extend
 from ropewalk.record import read_run
 from ropewalk.train.state import saves
 from tests.conftest import TEXT, make_llama
-from tests.ranks.launching import ROOT, SECONDS, environment, launched, torchrun
+from tests.ranks.launching import Started, ended, launched, pid_of, started, torchrun
 
 STEPS, KILLS = 40, 10
+EVERY = 3  # steps to a save
 BOUND = 60.0  # seconds from a rank's death to the end of all; torchrun kills after 30 what does not end when told to
 
 
@@ -38,19 +39,10 @@ def begun(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -> tup
     (folder / "text.txt").write_text(TEXT)
     arguments = [
         "-m", "ropewalk", "tune", str(folder / "long"), "--data", str(folder / "text.txt"), "--steps", str(STEPS),
-        "--learning-rate", "3e-3", "--save-every", "3", "--dtype", "float64", "--resume",
+        "--learning-rate", "3e-3", "--save-every", str(EVERY), "--dtype", "float64", "--resume",
     ]  # fmt: skip
-    subprocess.run([sys.executable, *arguments, "--out", str(folder / "whole")], env=environment(), check=True)
+    ended([sys.executable, *arguments, "--out", str(folder / "whole")])
     return arguments, folder
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def rank_of(pid: int) -> int:
-    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    return int(next(v for v in variables if v.startswith(b"RANK=")).partition(b"=")[2])
 
 
 def steps_logged(out: Path) -> int:
@@ -59,22 +51,25 @@ def steps_logged(out: Path) -> int:
 
 
 def killed(arguments: list[str], out: Path, rng: random.Random) -> tuple[float, str, int]:
-    """Seconds from the death of one rank to the end of all, what they wrote, and which rank it was."""
-    victim, step, more = rng.randrange(2), rng.randrange(1, STEPS - 4), rng.uniform(0, 0.02)
-    run = subprocess.Popen(
-        torchrun(2, *arguments, "--out", str(out)), env=environment(), cwd=ROOT, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    while steps_logged(out) < step:
-        assert run.poll() is None, run.communicate()[0]
-        time.sleep(0.002)
-    time.sleep(more)
-    pid = next(pid for pid in children(run.pid) if rank_of(pid) == victim)
-    os.kill(pid, signal.SIGKILL)
-    died = time.monotonic()
-    output = run.communicate(timeout=SECONDS)[0]
-    assert run.returncode != 0
-    return time.monotonic() - died, output, victim
+    """Seconds from the death of one rank to the end of all, what they wrote, and which rank it was.
+
+    It dies at any moment of the steps up to the next but one save, and of that save.
+    """
+    victim, step = rng.randrange(2), rng.randrange(1 + EVERY, STEPS - 3 * EVERY)
+    with started(torchrun(2, *arguments, "--out", str(out))) as run:
+        run.until(lambda: steps_logged(out) >= step - EVERY)
+        began = time.monotonic()
+        run.until(lambda: steps_logged(out) >= step)
+        time.sleep(rng.uniform(0, time.monotonic() - began))  # as long as as many steps with a save among them took
+        died = kill(run, victim)
+        assert run.ended() != 0
+        return time.monotonic() - died, run.said(), victim
+
+
+def kill(run: Started, rank: int) -> float:
+    """When it did."""
+    os.kill(pid_of(rank, run), signal.SIGKILL)
+    return time.monotonic()
 
 
 def far(a: Path, b: Path) -> float:
@@ -105,36 +100,84 @@ def test_a_run_that_lost_a_rank_goes_on_with_any_number(
         shutil.copytree(tmp_path / "run", out)
         more = ["--sequence-parallel", "2"] if count > 1 and number % 2 else []
         launched(count, *arguments, "--out", str(out), *more)
-        assert far(out, folder / "whole") < 1e-8
-        assert steps_logged(out) == STEPS
+        assert_whole(out, folder / "whole")
+
+
+def assert_whole(out: Path, whole: Path) -> None:
+    """As if nobody had disturbed it, and nothing of what was begun and not finished is left."""
+    assert far(out, whole) < 1e-8
+    assert steps_logged(out) == STEPS and read_run(out).status == "done"
+    assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+    assert [path.name for path in (out / "saves").iterdir()] == [f"step-{STEPS:06d}"]
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize("to", ["the terminal", "one rank"])
+@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("moment", ["while it begins again", "while it writes what it leaves"])
+def test_a_rank_may_die_before_the_first_step_or_after_the_last(
+    begun: tuple[list[str], Path], moment: str, number: int, tmp_path: Path
+) -> None:
+    """When weights and a save are read, and when the tuned checkpoint is written, by the first rank with what all send."""
+    arguments, folder = begun
+    out, rng = tmp_path / "run", random.Random(f"{moment} {number}")
+    if moment == "while it begins again":
+        shutil.copytree(begun_once(arguments, folder), out)
+    with started(torchrun(2, *arguments, "--out", str(out))) as run:
+        if moment == "while it begins again":
+            run.until(lambda: read_run(out).status == "started")
+        else:
+            run.until(lambda: steps_logged(out) == STEPS)
+        time.sleep(rng.uniform(0, 0.3))
+        status, steps = read_run(out).status, steps_logged(out)
+        with contextlib.suppress(StopIteration, ProcessLookupError):  # it was quicker
+            kill(run, number % 2)
+        code = run.ended()
+        told = len(re.findall(r"^RankError: .* is gone: ", run.said(), re.MULTILINE))
+        assert told == 1 or read_run(out).status == "done", run.said()
+    print(f"{moment}, {number}: status {status}, {steps} steps logged, exit code {code}")
+    assert code or read_run(out).status == "done"
+    launched(2, *arguments, "--out", str(out))
+    assert_whole(out, folder / "whole")
+
+
+def begun_once(arguments: list[str], folder: Path) -> Path:
+    """A run that was stopped after some steps."""
+    out = folder / "stopped"
+    if not out.exists():
+        with started(torchrun(2, *arguments, "--out", str(out))) as run:
+            run.until(lambda: steps_logged(out) >= 2 * EVERY)
+            os.kill(pid_of(0, run), signal.SIGTERM)
+            assert run.ended() != 0
+        assert read_run(out).status == "interrupted" and steps_logged(out) < STEPS
+    return out
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("to", ["the terminal", "one rank", "every process, and torchrun passes it on"])
 def test_a_signal_stops_all_ranks_after_a_save(begun: tuple[list[str], Path], to: str, tmp_path: Path) -> None:
-    """Ctrl-C reaches torchrun, which tells its ranks; SIGTERM, as a scheduler sends it, may reach one rank alone. The step in hand is the last, for all; meanwhile the folder is held by the first rank, and by it alone."""
+    """Ctrl-C reaches torchrun, which tells its ranks; SIGTERM, as a scheduler sends it, may reach one rank alone, or each
+    of them twice. The step in hand is the last, for all; meanwhile the folder is held by the first rank, and by it alone.
+    """
     arguments, folder = begun
     out = tmp_path / "run"
-    run = subprocess.Popen(
-        torchrun(2, *arguments, "--out", str(out)), env=environment(), cwd=ROOT, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
-    while steps_logged(out) < 5:
-        assert run.poll() is None, run.communicate()[0]
-        time.sleep(0.002)
-    with pytest.raises(OutputError, match="is being written to by another process"), alone_in(out):
-        pass
-    if to == "the terminal":
-        os.killpg(run.pid, signal.SIGINT)
-    else:
-        os.kill(next(pid for pid in children(run.pid) if rank_of(pid) == 1), signal.SIGTERM)
-    output = run.communicate(timeout=SECONDS)[0]
-    assert run.returncode and output.count("go on with --resume") == 1, output
+    with started(torchrun(2, *arguments, "--out", str(out))) as run:
+        run.until(lambda: steps_logged(out) >= 5)
+        with pytest.raises(OutputError, match="is being written to by another process"), alone_in(out):
+            pass
+        if to == "the terminal":
+            os.killpg(run.pid, signal.SIGINT)
+        elif to == "one rank":
+            os.kill(pid_of(1, run), signal.SIGTERM)
+        else:
+            for pid in (pid_of(0, run), pid_of(1, run), run.pid):
+                os.kill(pid, signal.SIGTERM)
+        code, output = run.ended(), run.said()
+    assert code and output.count("go on with --resume") == 1, output
     assert not re.search(r"^Traceback[^\n]*\n  File \"[^\n]*src/ropewalk", output, re.MULTILINE), output
     (saved,) = saves(out)
     assert saved.step == steps_logged(out) < STEPS and read_run(out).status == "interrupted"
     launched(2, *arguments, "--out", str(out))
-    assert far(out, folder / "whole") < 1e-8
+    assert_whole(out, folder / "whole")
 
 
 @pytest.mark.ranks
@@ -142,22 +185,10 @@ def test_torchrun_begins_anew_from_the_last_save(begun: tuple[list[str], Path], 
     """With --max-restarts and --resume nobody needs to be there when a rank dies."""
     arguments, folder = begun
     out = tmp_path / "run"
-    with open(tmp_path / "said", "w+", encoding="utf-8") as said:
-        run = subprocess.Popen(
-            torchrun(2, *arguments, "--out", str(out), restarts=2),
-            env=environment(),
-            cwd=ROOT,
-            stdout=said,
-            stderr=said,
-        )
-        while steps_logged(out) < STEPS // 2:
-            assert run.poll() is None, said.read()
-            time.sleep(0.002)
-        os.kill(children(run.pid)[1], signal.SIGKILL)
-        code = run.wait(timeout=SECONDS)
-        said.seek(0)
-        output = said.read()
+    with started(torchrun(2, *arguments, "--out", str(out), restarts=2)) as run:
+        run.until(lambda: steps_logged(out) >= STEPS // 2)
+        kill(run, 1)
+        code, output = run.ended(), run.said()
     assert code == 0, output
     assert output.count("RankError: another process of this run is gone") == 1
-    assert far(out, folder / "whole") < 1e-8
-    assert steps_logged(out) == STEPS
+    assert_whole(out, folder / "whole")

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed.run import get_args_parser
 
 from ropewalk.planning.forecast import plan
 from ropewalk.record import read_run
 from tests.conftest import make_llama
-from tests.ranks.launching import ROOT, SECONDS, environment
+from tests.ranks.launching import ROOT, ended
 
 PAGE = (ROOT / "docs" / "cluster.md").read_text()
 BLOCKS = [block.replace("\\\n", " ") for block in re.findall(r"```bash\n(.*?)```", PAGE, flags=re.S)]
@@ -34,11 +35,19 @@ def test_the_pages_table_is_what_plan_says() -> None:
 
 
 def test_the_slurm_script_is_a_script() -> None:
-    """Its last command but for the machines is that of the page's others; bash reads it."""
+    """bash reads it, torchrun its options, and both are told of as many machines and GPUs. Nothing is begun anew by
+    torchrun, which counts restarts machine by machine."""
     (script,) = (block for block in BLOCKS if "#SBATCH" in block)
     subprocess.run(["bash", "-n", "-c", script], check=True)
+    asked = dict(re.findall(r"^#SBATCH --([a-z-]+)(?:=(\S+))?$", script, flags=re.M))
     words = shlex.split(script.splitlines()[-1])
-    assert words[:2] == ["srun", "torchrun"] and "-m ropewalk tune" in script and "--resume" in words
+    given = get_args_parser().parse_args(words[words.index("torchrun") + 1 :])
+    assert words[0] == "srun" and given.module and given.training_script == "ropewalk"
+    assert (given.nnodes, given.nproc_per_node) == (asked["nodes"], asked["gpus-per-node"])
+    assert asked["ntasks-per-node"] == "1" and given.max_restarts == 0
+    assert asked["signal"] == f"TERM@{given.shutdown_timeout}"
+    assert {"requeue", "exclusive", "cpus-per-task"} <= asked.keys()
+    assert given.training_script_args[0] == "tune" and "--resume" in given.training_script_args
 
 
 @pytest.mark.ranks
@@ -60,10 +69,7 @@ def test_the_pages_commands_run(tiny_tokenizer: Path, texts: Path, tmp_path: Pat
         if "evaluate" in words:
             words += ["--lengths", "64", "--max-tokens", "600", "--allow-overlap", "--device", "cpu"]
             words[words.index("perplexity,passkey")] = "perplexity"  # a window of 64 has no room for a passkey
-        done = subprocess.run(
-            words, cwd=tmp_path, env=environment() | {"PATH": path}, capture_output=True, text=True, timeout=SECONDS
-        )
-        assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+        ended(words, more={"PATH": path}, cwd=tmp_path)
     plain, shared = (read_run(tmp_path / name) for name in ("measured", "measured-2x4"))
     assert shared.results[0].value == pytest.approx(plain.results[0].value, rel=1e-4)  # float32
     assert shared.resolved["layout"] == {"data": 1, "sequence": 2}

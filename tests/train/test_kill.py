@@ -19,7 +19,7 @@ from ropewalk.checkpoint.output import folder_status
 from ropewalk.errors import CheckpointError, OutputError
 from ropewalk.record import read_run
 from ropewalk.train import log, loop, state, tune
-from ropewalk.train.state import load_state, save_state, saves
+from ropewalk.train.state import load_state, save_state, saves, write_state
 from tests.conftest import TEXT, make_llama
 
 STEPS, KEEP = 12, 2
@@ -301,6 +301,8 @@ def test_the_optimizer_of_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="belongs to another model"):
         load_state(theirs, *small())
     os.replace(theirs.folder / "optimizer.safetensors", ours.folder / "optimizer.safetensors")
+    write_state(ours.folder, {"step": 1})  # with its size, or it would be refused for that
+    (ours,) = saves(tmp_path / "ours")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(CheckpointError, match="belongs to another model"):
         load_state(ours, model, optimizer)

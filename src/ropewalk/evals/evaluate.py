@@ -85,9 +85,9 @@ def evaluate(
     Raises RopewalkError for what the caller can mend.
 
     In processes that torchrun started, each calls this with the same arguments and holds the whole model; they share out
-    documents, windows and prompts, and the rows are those of one process to the last bit. With `sequence_parallel` so
-    many of them share each text and the weights, for windows that one device has no room for; sums are then of another
-    order, and rows equal to rounding.
+    documents, windows and prompts, and the rows are those of one process to the last bit, where both have the same
+    `resolved["batch_tokens"]` and as many threads. With `sequence_parallel` so many of them share each text and the
+    weights, for windows that one device has no room for; sums are then of another order, and rows equal to rounding.
 
     >>> run = evaluate("pilot", tasks=["perplexity"], lengths=[64, 256], max_tokens=1024, out=folder / "measured")
     >>> [(row.metric, row.length, row.count) for row in run.results if row.name == "perplexity"]

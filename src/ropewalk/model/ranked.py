@@ -22,9 +22,10 @@ from ropewalk.model.load import DTYPES, LoadedModel, chosen_device, load_codec, 
 from ropewalk.model.ranks import SEQUENCE, Ranks
 from ropewalk.model.rotary import assert_rotates
 from ropewalk.model.sharding import Sharded
+from ropewalk.model.shareable import unshareable
 from ropewalk.model.slices import own_slices
 from ropewalk.model.ulysses import SharedRows, require_heads
-from ropewalk.model.view import VIEWS, layer_view
+from ropewalk.model.view import VIEWS, layer_view, without_view
 
 PROBE = 24  # tokens
 _ADAPTED = ".base_layer."  # what peft puts into the name of a weight that it stands beside
@@ -105,11 +106,9 @@ def ranked_engine(model: Any, weights: Sharded, ranks: Ranks, compute: torch.dty
 
 
 def no_shared_rows(model: Any, sequence: int) -> RankError:
-    return RankError(
-        f"--sequence-parallel {sequence} cannot be had for a model of type {model.config.model_type!r}.\n"
-        f"  Ranks share a sequence through the lean engine, which knows {', '.join(VIEWS)}.\n"
-        "  Leave --sequence-parallel out, or give 1."
-    )
+    """Of a model that the lean engine does not know by its config, or by what it computes."""
+    why = without_view(model.config) or "what the lean engine computes is not what its stock forward pass does"
+    return unshareable(sequence, why)
 
 
 @torch.no_grad()

@@ -47,8 +47,9 @@ class Layout:
 def joined(device: torch.device, *, talk: str | None = None, patience: datetime.timedelta = PATIENCE) -> "Ranks":
     """All ranks that torchrun started, in a process group: nccl between GPUs, gloo for all else. A process alone is ALONE.
 
-    The process takes the GPU of its number on this machine. `talk` is the kind of device that what ranks tell each other
-    lies on (None: that of `device`). Raises RankError where there is no GPU for it, or ranks are missing.
+    The process takes the GPU of its number on this machine; the only process of a run, the one that `device` names.
+    `talk` is the kind of device that what ranks tell each other lies on (None: that of `device`). Raises RankError where
+    there is no GPU for it, or ranks are missing.
     """
     if not launched():
         return ALONE
@@ -59,7 +60,7 @@ def joined(device: torch.device, *, talk: str | None = None, patience: datetime.
                 "  Each process that torchrun starts takes the GPU of its own number.\n"
                 "  Give --device cuda, or leave it out."
             )
-        _take_gpu(int(os.environ.get("LOCAL_RANK", 0)))
+        _take_gpu(int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index)
     if not dist.is_initialized():
         with lost_rank(lambda: "the ranks did not find each other"):
             store, rank, count = next(rendezvous("env://", timeout=patience))
@@ -73,7 +74,7 @@ def joined(device: torch.device, *, talk: str | None = None, patience: datetime.
 def _take_gpu(number: int) -> None:
     if number >= torch.cuda.device_count():
         raise RankError(
-            f"rank {number} of this machine has no GPU: there are {torch.cuda.device_count()}.\n"
+            f"GPU {number} is not there for a rank of this machine: there are {torch.cuda.device_count()}.\n"
             "  Each process that torchrun starts takes one.\n"
             "  Give --nproc-per-node the number of GPUs, or --device cpu."
         )
@@ -189,11 +190,10 @@ def lost_rank(where: Callable[[], str]) -> Iterator[None]:
     except RuntimeError as error:
         if not _is_lost(error):
             raise
-        first_line = str(error).strip().splitlines()[0]
         raise RankError(
             f"another process of this run is gone: {where()}.\n"
             f"  All ranks work together, and rank {rank_and_count()[0]} of {rank_and_count()[1]} waited in vain "
-            f"({first_line:.200}).\n"
+            f"({first_line(error):.200}).\n"
             "  See what ended it, then start again with --resume."
         ) from error
 
@@ -202,3 +202,8 @@ def _is_lost(error: RuntimeError) -> bool:
     """gloo's errors are plain RuntimeErrors; nccl's and the store's have a class."""
     words = str(error).lower()
     return isinstance(error, dist.DistError) or "gloo" in words or "connection" in words or "timed out" in words
+
+
+def first_line(error: BaseException) -> str:
+    """Of what an exception says; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 
 class LayerView:
@@ -86,12 +86,21 @@ def layer_view(model: PreTrainedModel) -> LayerView | None:
 
     That the layers are what the family's name promises is for the engines to see: they compare with the stock model.
     """
-    config = model.config.get_text_config()
+    return None if without_view(model.config) else VIEWS[model.config.get_text_config().model_type](model)
+
+
+def without_view(config: PretrainedConfig) -> str | None:
+    """Why a model of this config has no view; None where it has one."""
+    config = config.get_text_config()
     layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
     sliding = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    if config.model_type not in VIEWS or layer_types != {"full_attention"} or sliding:
-        return None
-    return VIEWS[config.model_type](model)
+    if config.model_type not in VIEWS:
+        return f"its type is {config.model_type!r}"
+    if layer_types != {"full_attention"} or sliding:
+        return (
+            f"not all of its layers attend to the whole text (sliding_window {getattr(config, 'sliding_window', None)})"
+        )
+    return None
 
 
 def rotated(x_BHSD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

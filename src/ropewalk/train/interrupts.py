@@ -16,15 +16,23 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def noticing_interrupts() -> Iterator[threading.Event]:
-    """Sets the event at the first Ctrl-C or SIGTERM, so that the step in hand ends and is saved; a second one stops."""
+    """Sets the event at the first Ctrl-C or SIGTERM, so that the step in hand ends and is saved; a second one stops.
+
+    In a process that torchrun started only a second Ctrl-C does: a scheduler sends SIGTERM to every process of a job, and
+    torchrun passes on the one that it got itself. Its own patience ends with SIGKILL.
+    """
     noticed = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield noticed
         return
 
+    seen: list[int] = []
+
     def notice(number: int, frame: Any) -> None:
-        if noticed.is_set():
+        counted = [signal.SIGINT] if launched() else [signal.SIGINT, signal.SIGTERM]
+        if number in counted and any(one in counted for one in seen):
             raise KeyboardInterrupt
+        seen.append(number)
         noticed.set()
 
     before = {number: signal.signal(number, notice) for number in (signal.SIGINT, signal.SIGTERM)}

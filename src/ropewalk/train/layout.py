@@ -7,6 +7,7 @@ from ropewalk.errors import CheckpointError
 from ropewalk.launch import local_count
 from ropewalk.model.budget import free_bytes
 from ropewalk.model.ranks import Layout, Ranks
+from ropewalk.model.shareable import can_share
 from ropewalk.planning.job import LEAST_MEMORY, MOST_MEMORY, Job, laid_out
 from ropewalk.planning.shapes import Shape, shape_of
 from ropewalk.planning.work import GPU_TYPES, device
@@ -22,8 +23,11 @@ def chosen_layout(
     compute: torch.dtype,
     on: torch.device,
 ) -> Layout:
-    """`sequence` ranks for each sequence; None: as few as the memory that is free asks for, by the plan."""
-    if sequence is None and ranks.count > 1:
+    """`sequence` ranks for each sequence; None: as few as the memory that is free asks for, by the plan.
+
+    Where ranks cannot share a sequence that is 1, and ranks beyond the sequences of a step wait for the others.
+    """
+    if sequence is None and ranks.count > 1 and can_share(checkpoint):
         sequence = _planned(_shape(checkpoint), ranks.count, recipe, adapter, compute, free_for_each(ranks, on), on)
     sequence = 1 if sequence is None else sequence
     return Layout(ranks.count // max(1, sequence), sequence)

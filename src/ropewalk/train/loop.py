@@ -17,6 +17,7 @@ from ropewalk.model.ranks import ALONE, Ranks, lost_rank
 from ropewalk.model.sharding import Sharded, whole
 from ropewalk.planning.shapes import Shape, shape_of
 from ropewalk.progress import Progress
+from ropewalk.train.agreement import require_agreement
 from ropewalk.train.batches import batches, counted, idle_batch
 from ropewalk.train.interrupts import Interrupted, noticing_interrupts
 from ropewalk.train.layout import free_for_each
@@ -79,6 +80,7 @@ class Trainer:
         self.fits = True
         self._fingerprint = rows.digest()
         newest = self._newest_save()
+        require_agreement(ranks, folder, -1 if newest is None else newest.step, self._fingerprint)
         if keeps is None and newest is not None and newest.layout == (ranks.layout.data, ranks.layout.sequence):
             keeps = newest.state.get("keeps")
         self.keeps = keeps or self._chosen_keeps(memory)

@@ -4,7 +4,6 @@ torch.distributed.checkpoint (DCP) with safetensors as its storage: a file a ran
 tensor it holds. A tensor is called as in the saves of one process (`state`), so that DCP reads those too.
 """
 
-import json
 import os
 import secrets
 import shutil
@@ -19,10 +18,19 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_slices
 
 from ropewalk.atomic import beside_prefix, sync_folder
 from ropewalk.checkpoint.output import remove_folder, sync_files
-from ropewalk.errors import CheckpointError, OutputError
-from ropewalk.model.ranks import Ranks
+from ropewalk.errors import CheckpointError, OutputError, RopewalkError
+from ropewalk.model.ranks import Ranks, first_line
 from ropewalk.model.sharding import read_slices
-from ropewalk.train.state import SAVES, SavedState, of_another_model, remove_saves, saves, trained_parameters
+from ropewalk.train.state import (
+    SAVES,
+    SavedState,
+    of_another_model,
+    remove_saves,
+    saves,
+    sizes_of,
+    trained_parameters,
+    write_state,
+)
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -31,37 +39,54 @@ def save_sharded(
     run_folder: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any],
     keep: int, ranks: Ranks,
 ) -> Path:  # fmt: skip
-    """As `save_state`, by all ranks together: the folder is renamed into place when every file is whole on the disk."""
+    """As `save_state`, by all ranks together: the folder is renamed into place when every file is whole on the disk.
+
+    Raises OutputError where the disk will not have it, or is not one that all ranks share.
+    """
     folder = run_folder / SAVES / f"step-{step:06d}"
     there = any(saved.step == step for saved in saves(run_folder))
     if not ranks.most(float(there)):
         beside = _beside(folder, ranks)
         ranks.first(lambda: _make_empty(beside, folder))
         try:
-            save_slices(
-                _tensors(model, optimizer),
-                storage_writer=HuggingFaceStorageWriter(str(beside), save_distributed=True),
-                process_group=None if ranks.line is None else ranks.line.get_group(),
-                no_dist=ranks.line is None,
-            )
-        except CheckpointException as error:
-            if ranks.is_first:
-                shutil.rmtree(beside, ignore_errors=True)
-            raise OutputError(
-                f"cannot write {folder}: {_reason(error)}.\n"
-                "  A save is written by every rank into one folder that all of them see.\n"
-                "  Free some space or mend the path, then go on with --resume."
-            ) from error
-        ranks.first(lambda: _finish(beside, folder, state | {"step": step}))
+            _write(beside, folder, _tensors(model, optimizer), ranks)
+            ranks.first(lambda: _finish(beside, folder, state | {"step": step}, ranks.count))
+        except RopewalkError:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
     ranks.first(lambda: remove_saves(run_folder, keep))
     return folder
+
+
+def _write(beside: Path, folder: Path, tensors: dict[str, Any], ranks: Ranks) -> None:
+    """Each rank's file. The first has made `beside`, under a name that was never there before, so no rank takes an old
+    folder for it, nor remembers of a network disk that it is missing."""
+    seen = ranks.summed([float(beside.is_dir())])[0]
+    if seen < ranks.count:
+        raise _not_shared(
+            folder, f"{ranks.count - int(seen)} of {ranks.count} ranks do not see what the first made there"
+        )
+    try:
+        save_slices(
+            tensors,
+            storage_writer=HuggingFaceStorageWriter(str(beside), save_distributed=True),
+            process_group=None if ranks.line is None else ranks.line.get_group(),
+            no_dist=ranks.line is None,
+        )
+    except CheckpointException as error:
+        raise OutputError(
+            f"cannot write {folder}: {_reason(error)}.\n"
+            "  A save is written by every rank into one folder that all of them see.\n"
+            "  Free some space or mend the path, then go on with --resume."
+        ) from error
 
 
 def load_sharded(saved: SavedState, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Puts weights and optimizer back, of each tensor what this rank holds; whoever wrote the save, one process or many.
 
-    Raises CheckpointError when it belongs to another model or cannot be read.
+    Raises CheckpointError when it belongs to another model, is not whole or cannot be read.
     """
+    saved.require_whole()  # torch.distributed.checkpoint takes what is there for all: rows that are missing stay as they are
     for parameter in trained_parameters(model).values():
         optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device)} | {
             name: torch.zeros_like(parameter.detach()) for name in MOMENTS
@@ -102,13 +127,24 @@ def _make_empty(beside: Path, folder: Path) -> None:
     beside.mkdir(parents=True)
 
 
-def _finish(beside: Path, folder: Path, state: dict[str, Any]) -> None:
-    (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
+def _finish(beside: Path, folder: Path, state: dict[str, Any], count: int) -> None:
+    there = len(sizes_of(beside))
+    if there != count:
+        raise _not_shared(folder, f"{count} ranks wrote a file each, and {there} are there")
+    write_state(beside, state)
     sync_files(beside)
     os.rename(beside, folder)
     sync_folder(folder.parent)
 
 
+def _not_shared(folder: Path, found: str) -> OutputError:
+    return OutputError(
+        f"cannot save into {folder}: {found}.\n"
+        "  A save is written by every rank into one folder, on a disk that all machines share.\n"
+        "  Give such an --out."
+    )
+
+
 def _reason(error: CheckpointException) -> str:
-    """What one of the ranks came upon."""
-    return next((str(failure[0]).strip().splitlines()[0] for failure in error.failures.values()), "unknown")
+    """What one of the ranks came upon: the first line of its exception, or its kind where it says nothing."""
+    return next((first_line(failure[0]) for failure in error.failures.values()), "unknown")

@@ -39,7 +39,24 @@ class SavedState:
     @property
     def is_sharded(self) -> bool:
         """Whether each rank wrote a file of its own."""
-        return not (self.folder / "model.safetensors").exists()
+        return "layout" in self.state
+
+    def require_whole(self) -> None:
+        """Raises CheckpointError where a file that it was written with is missing, or is of another size."""
+        there = sizes_of(self.folder)
+        for name, size in self.state.get("files", {}).items():
+            if there.get(name) != size:
+                found = "is missing" if name not in there else f"holds {there[name]:,} bytes of {size:,}"
+                raise CheckpointError(
+                    f"the save {self.folder} cannot be read: {name} {found}.\n"
+                    "  Every file that it was written with is needed, whole.\n"
+                    "  Put it back, or remove the save and --resume."
+                )
+
+
+def sizes_of(folder: Path) -> dict[str, int]:
+    """Bytes of each safetensors file."""
+    return {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
 
 
 def save_state(
@@ -79,7 +96,12 @@ def _write(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimize
         weights = {name: p.detach().cpu().contiguous() for name, p in parameters.items()}
         write_tensors(weights, beside / "model.safetensors")
         write_tensors(moments, beside / "optimizer.safetensors")
-        (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        write_state(beside, state)
+
+
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    """Its state.json, when the tensors lie beside it."""
+    (folder / "state.json").write_text(json.dumps(state | {"files": sizes_of(folder)}), encoding="utf-8")
 
 
 def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -108,7 +130,8 @@ def _folders(run_folder: Path) -> list[Path]:
 
 
 def load_state(saved: SavedState, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Puts weights and optimizer back. Raises CheckpointError when the save belongs to another model."""
+    """Puts weights and optimizer back. Raises CheckpointError when the save belongs to another model, or is not whole."""
+    saved.require_whole()
     parameters = trained_parameters(model)
     try:
         weights = load_file(saved.folder / "model.safetensors")

@@ -13,6 +13,7 @@ from ropewalk.model.adapters import FULL, attached, chosen_adapter
 from ropewalk.model.load import chosen_device, chosen_dtype, describe_device, load_model
 from ropewalk.model.ranked import divided, load_hollow
 from ropewalk.model.ranks import joined, recorded
+from ropewalk.model.shareable import require_can_share
 from ropewalk.pilot.corpus import PILOT
 from ropewalk.progress import Progress, silent
 from ropewalk.record import EvalResult, Run, read_run
@@ -121,6 +122,7 @@ def tune(
     ranks = ranks.over(
         chosen_layout(sequence_parallel, ranks, checkpoint, chosen, to_train.name, compute, target_device)
     )
+    require_can_share(checkpoint, ranks.layout.sequence)
     stored = "float64" if str(compute) == "torch.float64" else "float32"
     loaded = (load_model if ranks.line is None else load_hollow)(checkpoint, dtype=stored, device=device)
     trained = attached(loaded.model, to_train, seed)
