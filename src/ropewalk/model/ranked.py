@@ -118,7 +118,7 @@ def _equals_stock(engine: LeanEngine, model: Any, ranks: Ranks) -> bool:
     tokens_BS = torch.arange(2 * PROBE, device=engine.device).view(2, PROBE) * 7 % model.config.vocab_size
     training = model.training
     model.eval()  # dropout would differ
-    with autocast(engine.device, engine.compute):
+    with autocast(engine.device, engine.compute, copies=False):
         theirs = model(tokens_BS, use_cache=False).logits.float()
         model.reshard()
         with engine.weights.gathered(model):
