@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from ropewalk.checkpoint.folder import open_checkpoint
 from ropewalk.model.engine import Batch, Lean, Stock, autocast
@@ -85,3 +86,17 @@ def test_the_stock_engine_holds_copies_no_longer_than_autograd_does(folder: Path
     matrices = shape_of(model.config.to_dict()).layer_matrices
     stock = Stock(model, BodyAndHead(model), torch.bfloat16, checkpointed=True)
     assert 0 < casts_held(model, stock) <= 2 * matrices
+
+
+def test_a_family_without_an_engine_waits_in_the_hosts_memory(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    """Wherever it is to go, for FSDP2 takes it there a layer at a time. `meta` stands for a device that is not the host."""
+    config = Gemma2Config(
+        vocab_size=300, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=64,
+    )  # fmt: skip
+    Gemma2ForCausalLM(config).save_pretrained(tmp_path)
+    for file in tiny_tokenizer.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    loaded = load_hollow(open_checkpoint(tmp_path), dtype="float32", device="meta")
+    assert loaded.device.type == "meta"
+    assert {tensor.device.type for tensor in loaded.model.parameters()} == {"cpu"}
