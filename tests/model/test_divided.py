@@ -10,6 +10,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from ropewalk.checkpoint.folder import open_checkpoint
+from ropewalk.errors import DataError
 from ropewalk.model.engine import Batch, Lean, Stock, autocast
 from ropewalk.model.head import BodyAndHead
 from ropewalk.model.lean import ATTENTION, LeanEngine
@@ -17,6 +18,7 @@ from ropewalk.model.load import load_model
 from ropewalk.model.ranked import divided, load_hollow
 from ropewalk.model.ranks import ALL, Ranks
 from ropewalk.model.sharding import local
+from ropewalk.model.shared_scoring import SharedScorer
 from ropewalk.model.view import layer_view
 from ropewalk.planning.shapes import shape_of
 from tests.conftest import make_llama
@@ -100,3 +102,16 @@ def test_a_family_without_an_engine_waits_in_the_hosts_memory(tmp_path: Path, ti
     loaded = load_hollow(open_checkpoint(tmp_path), dtype="float32", device="meta")
     assert loaded.device.type == "meta"
     assert {tensor.device.type for tensor in loaded.model.parameters()} == {"cpu"}
+
+
+def test_the_search_for_a_nan_keeps_nothing_for_a_backward_pass(folder: Path, group: Ranks) -> None:
+    loaded = load_hollow(open_checkpoint(folder), dtype="float32", device="cpu")
+    weights = divided(loaded, group)
+    loaded.model.eval()
+    scorer = SharedScorer(loaded, weights, group, 4096)
+    local(loaded.model.get_submodule("model.layers.1.mlp.down_proj").weight.detach())[0] = float("nan")
+    graphs: list[bool] = []
+    loaded.model.lm_head.register_forward_hook(lambda module, given, made: graphs.append(made.requires_grad))
+    with pytest.raises(DataError, match=r"what layer 2 of 4 gives, at position 0 \(what model.layers.1.mlp.down_proj"):
+        scorer.target_losses([list(range(2, 20))], [range(1, 18)])
+    assert graphs and not any(graphs)
