@@ -13,7 +13,7 @@ from ropewalk.checkpoint.folder import open_checkpoint
 from ropewalk.errors import DataError
 from ropewalk.model.engine import Batch, Lean, Stock, autocast
 from ropewalk.model.head import BodyAndHead
-from ropewalk.model.lean import ATTENTION, LeanEngine
+from ropewalk.model.lean import ATTENTION, EVERYTHING, INPUT, LeanEngine
 from ropewalk.model.load import load_model
 from ropewalk.model.ranked import divided, load_hollow
 from ropewalk.model.ranks import ALL, Ranks
@@ -21,8 +21,10 @@ from ropewalk.model.sharding import local
 from ropewalk.model.shared_scoring import SharedScorer
 from ropewalk.model.view import layer_view
 from ropewalk.planning.shapes import shape_of
+from ropewalk.train.sharded_state import save_sharded
 from tests.conftest import make_llama
 from tests.live import Live, casts_of
+from tests.ranks.memory import peak, resident
 
 LAYERS = 4
 
@@ -52,6 +54,10 @@ def casts_held(model: torch.nn.Module, engine: Lean | Stock) -> int:
     return live.most
 
 
+@pytest.mark.parametrize(
+    ("divide", "keep", "layers"),
+    [(True, ATTENTION, 1), (True, INPUT, 1), (True, EVERYTHING, LAYERS), (False, ATTENTION, LAYERS)],
+)
 def test_copies_in_16_bits_go_with_the_layer_unless_autograd_or_one_process_keeps_them(
     folder: Path, group: Ranks, divide: bool, keep: str, layers: int
 ) -> None:
@@ -115,3 +121,16 @@ def test_the_search_for_a_nan_keeps_nothing_for_a_backward_pass(folder: Path, gr
     with pytest.raises(DataError, match=r"what layer 2 of 4 gives, at position 0 \(what model.layers.1.mlp.down_proj"):
         scorer.target_losses([list(range(2, 20))], [range(1, 18)])
     assert graphs and not any(graphs)
+
+
+def test_a_rank_makes_the_bytes_of_its_save_before_it_writes_them(tmp_path: Path, group: Ranks) -> None:
+    """The part of `plan`'s figure for the host that comes beside the copies of what lies on a GPU: 12 bytes a number."""
+    module = torch.nn.Linear(2048, 2048, bias=False)
+    optimizer = torch.optim.AdamW(module.parameters())
+    module.weight.grad = torch.ones_like(module.weight)
+    optimizer.step()
+    (tmp_path / "saves").mkdir()
+    before = resident()
+    with peak() as most:
+        save_sharded(tmp_path, 1, module, optimizer, {}, 1, group)
+    assert (most[0] - before) / module.weight.numel() == pytest.approx(12, rel=0.1)

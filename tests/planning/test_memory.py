@@ -172,6 +172,15 @@ def test_a_small_layer_makes_way_for_the_gradient_of_a_large_embedding() -> None
         assert held < 64 * 2**20
 
 
+def test_a_save_is_in_the_hosts_memory_beside_what_is_offloaded() -> None:
+    """A weight and two moments of 4 bytes; the file's own bytes beside them where several processes write."""
+    one, eight = (memory_of(LLAMA_7B, Load(tokens=8192, gpus=n), "lean", "bfloat16").host for n in (1, 8))
+    assert (one, eight) == (12 * LLAMA_7B.parameters, 24 * LLAMA_7B.parameters // 8)
+    offloaded = memory_of(LLAMA_7B, Load(tokens=8192), "offload", "bfloat16").host - one
+    assert offloaded == 8192 * 32 * kept_bytes_a_token(LLAMA_7B, "offload", "bfloat16")
+    assert memory_of(LLAMA_7B, Load(tokens=8192, on_gpu=False), "lean", "float32").host == 0  # it has no other
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_policies_keep_less_and_less(dtype: str) -> None:
     sizes = [activation_bytes(LLAMA_8B, 65536, policy, dtype) for policy in POLICIES]

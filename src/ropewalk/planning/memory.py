@@ -66,7 +66,10 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes on one device at the moment that needs most; `host` beside it. Keys and values of others are never held."""
+    """Bytes on one device at the moment that needs most; `host` is what its process takes of the host's memory.
+
+    Keys and values of others are never held.
+    """
 
     weights: int
     copies: int
@@ -208,8 +211,18 @@ def memory_of(shape: Shape, load: Load, policy: str, dtype: str, adapter: str = 
         kept=_kept(shape, load, policy, dtype, adapter),
         working=working_bytes(shape, load, policy, dtype, adapter),
         loss=loss_bytes(shape, load, dtype, adapter),
-        host=load.tokens * shape.layers * kept_bytes_a_token(shape, policy, dtype) if policy == "offload" else 0,
+        host=_host_bytes(shape, load, policy, dtype, adapter),
     )
+
+
+def _host_bytes(shape: Shape, load: Load, policy: str, dtype: str, adapter: str) -> int:
+    """What is offloaded, which stays pinned, and what a save takes there: all that is trained and its moments once, and of
+    several processes once more, for each makes the bytes of its file before it writes them."""
+    if not load.on_gpu:
+        return 0
+    offloaded = load.tokens * shape.layers * kept_bytes_a_token(shape, policy, dtype) if policy == "offload" else 0
+    saved = 3 * PRECISIONS[dtype].weights * trained_numbers(shape, adapter) // load.gpus
+    return offloaded + saved * (1 if load.gpus == 1 else 2)
 
 
 def floor_bytes_a_token(shape: Shape, compute: int = 2) -> int:
