@@ -3,58 +3,44 @@
 The paper's direct tuning of LLaMA stays near the old window for 10,000 steps. A model of two million parameters can learn
 positions anew in 200. Lines of the grid, each over several learning rates, all with the same rows and 2 x --every steps:
 
-    direct, to 4 x          the pilot, its rotation left as it is
+    direct, to 4 x          the model, its rotation left as it is
     direct, to 8 x          a longer stretch
-    weaker base, to 4 x     the pilot after some steps on sources alone at its own window, so that it finds fewer keys
+    weaker base, to 4 x     the model after some steps on sources alone at its own window, so that it finds fewer keys
     PI, to 4 x              for contrast: what the same rates do for interpolation
 
-Rates stand beside that of pretraining, 1.5e-3 at its height: LLaMA 7B was tuned at a fifteenth of its own (2e-5 of 3e-4).
-One seed an arm; sizes of model and the length of pretraining are not varied, so nothing is said of them.
+The pilot's rates stand beside that of its pretraining, 1.5e-3 at its height: LLaMA 7B was tuned at a fifteenth of its own
+(2e-5 of 3e-4). One seed an arm. The length of pretraining is not varied, so nothing is said of it; the size of the model is,
+where --beside gives another model's grid: its direct tuning and its PI stand beside these.
 
     python paper/direct.py
     python paper/direct.py --rates 1e-4,1e-3 --every 100
+    python paper/direct.py --model build/half/stage-4 --work build/half-paper --out build/half-results \\
+        --beside paper/results/direct.json
 """
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from drawing import saved
+from grid import DIRECT, PI, STRETCH, WEAKER, Other, Row, against, findings, other_of, pictures, size
 from options import run, study_of, table_options
 from part import Cell, Part, Table, write_part
-from readings import Keys, keys_of, perplexities, perplexity_cell
+from readings import keys_of, perplexities, perplexity_cell
 from study import Arm, Study
-from table4 import own_window
+from table4 import own_window, require_room
 
 import ropewalk
+from ropewalk.checkpoint.folder import PILOT
 from ropewalk.pilot.corpus import training_texts
-from ropewalk.record import Run, write_text
-from ropewalk.reports.figures import Figure
-from ropewalk.reports.lines import Axis, Line, Mark, Rule
-from ropewalk.reports.standalone import HALF_ALONE
-from ropewalk.reports.svg import log_ticks
+from ropewalk.record import write_text
+from ropewalk.train.recipe import default_learning_rate
 
 RATES = (1e-4, 3e-4, 1e-3)
 PRETRAINING = 1.5e-3  # the height of the pilot's last stage (pilot/pretrain.py)
 LLAMA = 2e-5 / 3e-4  # of LLaMA 7B: the paper's rate over that of its pretraining
 SOURCES = 3_000_000  # characters of sources that the weaker base is made on
-
-
-@dataclass(frozen=True)
-class Row:
-    """One cell of the grid."""
-
-    line: str
-    target: int
-    rate: float
-    run: Run
-    keys: Keys
-
-    @property
-    def share(self) -> float:
-        return self.keys.found / self.keys.of
 
 
 def sources(study: Study) -> Path:
@@ -84,133 +70,109 @@ def weaker_base(study: Study, steps: int) -> Path:
     return out
 
 
-def lines_of(study: Study, rates: Sequence[float], steps: int) -> list[tuple[str, list[Arm]]]:
-    """The lines of the grid; the longer stretch and the weaker base without the lowest rate."""
+def lines_of(study: Study, rates: Sequence[float], steps: int) -> list[tuple[str, str, list[Arm]]]:
+    """The lines of the grid, each with what it varies; the longer stretch and the weaker base without the lowest rate.
+
+    With one target there is no longer stretch.
+    """
     near, far = study.targets[0], study.targets[-1]
     upper = list(rates[1:]) or list(rates)
     weak = weaker_base(study, steps)
-    return [
-        (f"direct, to {near}", [_arm(study, "none", near, rate) for rate in rates]),
-        (f"direct, to {far}", [_arm(study, "none", far, rate) for rate in upper]),
-        (f"weaker base, to {near}", [_arm(study, "none", near, rate, weak) for rate in upper]),
-        (f"PI, to {near}", [_arm(study, "pi", near, rate) for rate in rates]),
+    lines = [
+        (DIRECT, f"direct, to {near}", [_arm(study, "none", near, rate) for rate in rates]),
+        (STRETCH, f"direct, to {far}", [_arm(study, "none", far, rate) for rate in upper]),
+        (WEAKER, f"weaker base, to {near}", [_arm(study, "none", near, rate, weak) for rate in upper]),
+        (PI, f"PI, to {near}", [_arm(study, "pi", near, rate) for rate in rates]),
     ]
+    return [line for line in lines if line[0] != STRETCH or far != near]
+
+
+def usual_rate(study: Study) -> float:
+    """That of the tables' arms: as given, or the recipe's for the size."""
+    return study.rate or default_learning_rate(study.base.parameters)
 
 
 def _arm(study: Study, method: str, target: int, rate: float, base: Path | None = None) -> Arm:
     """The arm of the tables where it has this rate, so that it is tuned once."""
-    if base is None and rate == (study.rate or 1e-3):
+    if base is None and rate == usual_rate(study):
         return Arm(method, target)
     return Arm(method, target, tag=f"{rate:g}" + ("-weaker" if base else ""), rate=rate, base=base)
 
 
 def rows_of(study: Study, rates: Sequence[float]) -> list[Row]:
+    """Every cell. Raises DataError, before anything is tuned, where a target has no room for the passkey's prompt."""
+    require_room(study)
     steps = min(2 * study.every, study.steps)
     rows = []
-    for line, arms in lines_of(study, rates, steps):
+    for factor, line, arms in lines_of(study, rates, steps):
         for arm in arms:
             mine = study if arm.rate is None else replace(study, steps=steps)
             found = mine.measured(arm, steps)
             keys = keys_of(found)
-            assert keys is not None  # the targets have room for the prompt: own_window and table4 have looked
-            rows.append(Row(line, arm.target, arm.rate or study.rate or 1e-3, found, keys))
+            assert keys is not None  # require_room has looked
+            rate, value = arm.rate or usual_rate(study), perplexities(found)[arm.target]
+            rows.append(Row(line, factor, arm.target, rate, value, perplexity_cell(found, arm.target), keys))
     return rows
 
 
 def bases(study: Study) -> list[str]:
     """How many keys each base finds within its own window, in words."""
-    said = []
     strong = own_window(study)
     if strong is None:
-        return said
+        return []
     weak = replace(study, model=str(study.work / "weaker-base"), work=study.work / "weaker")
     forgot = own_window(weak)
-    said.append(
-        f"Keys found within the original window: {strong.found} of {strong.of} by the pilot"
+    name = "the pilot" if study.model == PILOT else Path(study.model).name
+    return [
+        f"Keys found within the original window: {strong.found} of {strong.of} by {name} ({size(study.base.parameters)} parameters)"
         + (f", {forgot.found} of {forgot.of} by the weaker base." if forgot else ".")
-    )
-    return said
+    ]
 
 
-def findings(rows: Sequence[Row]) -> list[str]:
-    """What each factor moves, the others held, in keys found."""
-    lines = list(dict.fromkeys(row.line for row in rows))
-    said = []
-    for line in lines:
-        mine = [row for row in rows if row.line == line]
-        words = ", ".join(f"{row.share:.0%} at {row.rate:g}" for row in mine)
-        said.append(f"{line}: keys found {words}.")
-    shared = [row.rate for row in rows if row.line == lines[1]]
-    for other, what in ((lines[1], "the longer stretch"), (lines[2], "the weaker base"), (lines[3], "interpolation")):
-        pairs = [
-            (a.share, b.share, a.rate)
-            for a in rows for b in rows
-            if a.line == lines[0] and b.line == other and a.rate == b.rate and a.rate in shared
-        ]  # fmt: skip
-        moved = "; ".join(f"{a:.0%} to {b:.0%} at {rate:g}" for a, b, rate in pairs)
-        if moved:
-            said.append(f"At the same rate, {what} moves the share of keys from {moved}.")
-    return said
-
-
-def table(study: Study, rates: Sequence[float], out: Path) -> Part:
-    rows = rows_of(study, rates)
+def grid(study: Study, rows: Sequence[Row], steps: int, others: Sequence[Other]) -> Table:
+    """The cells; beside the pilot's rates, what share of its pretraining's they are."""
+    shares = study.model == PILOT
     cells: list[list[str | Cell]] = [
-        [
-            row.line,
-            f"{row.rate:g}",
-            f"{row.rate / PRETRAINING:.2g}",
-            perplexity_cell(row.run, row.target),
-            row.keys.cell,
-        ]
-        for row in rows
+        [row.line, f"{row.rate:g}", *([f"{row.rate / PRETRAINING:.2g}"] if shares else []), row.cell, row.keys.cell]
+        for row in [*rows, *(row for other in others for row in other.rows)]
     ]
-    columns = ["", "learning rate", "of pretraining's", "perplexity at the target", "k_max"]
-    steps = min(2 * study.every, study.steps)
-    facts = [
-        {"line": row.line, "rate": row.rate, "perplexity": perplexities(row.run)[row.target], **vars(row.keys)}
-        for row in rows
+    columns = [
+        "",
+        "learning rate",
+        *(["of the pilot's pretraining's"] if shares else []),
+        "perplexity at the target",
+        "k_max",
     ]
-    note = f"{steps} steps each, one seed. LLaMA 7B in the paper: {LLAMA:.2g} of pretraining's rate."
+    note = f"{steps} steps each, one seed."
+    note += f" LLaMA 7B in the paper: {LLAMA:.2g} of pretraining's rate." if shares else ""
+    for other in others:
+        note += f" The rows of {size(other.parameters)} are of another model, with a window of {other.window}, after {other.steps} steps."
+    note += " Perplexities of models with other tokenizers do not compare; keys do." if others else ""
+    return Table("The grid", columns, cells, note)
+
+
+def table(study: Study, rates: Sequence[float], out: Path, beside: Sequence[Path] = ()) -> Part:
+    others = [other_of(path) for path in beside]
+    rows = rows_of(study, rates)
+    steps, parameters = min(2 * study.every, study.steps), study.base.parameters
+    facts = {"rows": [row.plain() for row in rows], "steps": steps, "parameters": parameters, "window": study.window}
+    shown = [replace(row, line=f"{row.line}, {size(parameters)}") for row in rows] if others else rows
+    every = [*shown, *(row for other in others for row in other.rows)]
     return Part(
         "direct", "Beyond the paper: what decides whether direct tuning reaches the window",
         "The paper finds that direct tuning hardly reaches beyond the old window. Which of its circumstances make it so?",
-        tables=[Table("The grid", columns, cells, note)],
-        figures=[
-            _picture(rows, "share of the keys found", lambda row: row.share, False, out / "direct-keys.svg"),
-            _picture(rows, "perplexity at the target", _perplexity, True, out / "direct-perplexity.svg"),
-        ],
-        findings=[*bases(study), *findings(rows)], facts={"rows": facts, "steps": steps},
+        tables=[grid(study, shown, steps, others)],
+        figures=pictures(every, out, PRETRAINING * LLAMA if study.model == PILOT else None),
+        findings=[*bases(study), *findings(rows), *(against(rows, parameters, other) for other in others)], facts=facts,
     )  # fmt: skip
-
-
-def _perplexity(row: Row) -> float:
-    return perplexities(row.run)[row.target]
-
-
-def _picture(rows: Sequence[Row], what: str, value: Callable[[Row], float], log: bool, path: Path) -> Figure:
-    lines, values = [], [value(row) for row in rows]
-    for tint, line in enumerate(dict.fromkeys(row.line for row in rows), 1):
-        mine = [row for row in rows if row.line == line]
-        lines.append(Line(line, tint, tuple(Mark(row.rate, value(row)) for row in mine)))
-    rates = sorted({row.rate for row in rows})
-    x = Axis("learning rate", rates[0] / 1.8, rates[-1] * 1.1, True, tuple(rates))
-    lo, hi = min(values) / 1.1, max(values) * 1.1
-    y = (
-        Axis(what, lo, hi, True, tuple(log_ticks(lo, hi)))
-        if log
-        else Axis(what, 0, 1.04, False, (0, 0.25, 0.5, 0.75, 1))
-    )
-    there = PRETRAINING * LLAMA
-    rules = (Rule(there, "the paper's share"),) if rates[0] / 1.8 <= there <= rates[-1] * 1.1 else ()
-    return saved(path, lines, x, y, f"{what[0].upper()}{what[1:]} by learning rate.", rules, HALF_ALONE)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = table_options(__doc__)
     parser.add_argument("--rates", type=_rates, default=RATES, help="learning rates (1e-4,3e-4,1e-3)")
+    parser.add_argument("--beside", type=Path, action="append", default=[], help="direct.json of another model's grid")
     given = parser.parse_args(arguments)
-    write_part(table(study_of(given), given.rates, given.out), given.out)
+    write_part(table(study_of(given), given.rates, given.out, given.beside), given.out)
 
 
 def _rates(text: str) -> tuple[float, ...]:

@@ -14,6 +14,7 @@ another library or another dtype moves the paper's "8000" by orders of magnitude
 import numpy as np
 import torch
 from drawing import axis, curve, options, saved
+from options import folder, require_counts, run
 from part import Part, Table, write_part
 
 from ropewalk.record import write_text
@@ -72,7 +73,13 @@ def table(inverse_F: np.ndarray, seeds: int) -> tuple[Table, dict[str, list[floa
         papers = papers or measured
         cells = [_spread(measured[key]) for key in ("inside", "outside", "from_line", "largest")]
         lines.append([solver.name, *cells, f"{corrected_bound(THETA, HEAD_DIM, measured['largest'][0]):.2g}"])
-    return Table(f"Fits of {seeds} seeds: median (least to most)", head, lines), papers
+    note = (
+        "max|a|: the largest score of a fit, within its window and as far again beyond. From the line: how far a score between "
+        "two whole distances lies from the line between theirs, at most, at eighths of the distances 25 to 75 that the paper "
+        "plots. max|h_j|: the largest coefficient, which the bound is proportional to. The corrected bound allows: how far "
+        "from the line Theorem 2.1, with its constant mended, would let a score lie at the median max|h_j|."
+    )
+    return Table(f"Fits of {seeds} seeds: median (least to most)", head, lines, note), papers
 
 
 def findings(papers: dict[str, list[float]]) -> list[str]:
@@ -97,6 +104,8 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="the fit that is drawn (%(default)s)")
     arguments = parser.parse_args(given)
     inverse_F = base_frequencies(THETA, HEAD_DIM)
+    require_counts(arguments, "seeds")
+    folder(arguments.out, "--out")
     drawn = panels(arguments.out, inverse_F, arguments.seed)
     found, papers = table(inverse_F, arguments.seeds)
     write_text(arguments.out / "figure2.md", found.markdown())
@@ -105,4 +114,4 @@ def main(given: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

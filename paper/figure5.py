@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from drawing import axis, curve, options, saved
+from options import folder, run
 from part import Part, write_part
 
 from ropewalk.reports.figures import Figure
@@ -61,6 +62,7 @@ def farther(path: Path) -> tuple[Figure, str]:
 
 def main(given: list[str] | None = None) -> None:
     arguments = options(__doc__).parse_args(given)
+    folder(arguments.out, "--out")
     near, near_words = as_printed(arguments.out / "figure5.svg")
     far, far_words = farther(arguments.out / "figure5-farther.svg")
     least = shares(PLOTTED).min()
@@ -74,4 +76,4 @@ def main(given: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -14,6 +14,7 @@ import numpy as np
 from drawing import axis, curve, options, saved
 from heads import Heads, read_heads
 from heads import options as with_model
+from options import folder, require_counts, run
 from part import Part, Table, write_part
 
 from ropewalk.record import write_text
@@ -79,6 +80,8 @@ def main(given: list[str] | None = None) -> None:
     parser = with_model(options(__doc__))
     parser.add_argument("--stretch", type=int, default=4, help="target over window (%(default)s)")
     arguments = parser.parse_args(given)
+    require_counts(arguments, "pairs", "stretch")
+    folder(arguments.out, "--out")
     heads = read_heads(arguments.model, arguments.data, arguments.pairs, arguments.seed)
     found = {place: reach(h_NF, heads, arguments.stretch) for place, h_NF in heads.h.items()}
     ranked = sorted(found, key=lambda place: found[place].excess)
@@ -89,7 +92,12 @@ def main(given: list[str] | None = None) -> None:
         [str(place[0]), str(place[1]), f"{found[place].excess:.0%}", f"{found[place].excess_interpolated:.0%}"]
         for place in reversed(ranked)
     ]
-    table = Table("Every head", head, rows)
+    note = (
+        "The range of a head is from the lowest 5 % to the highest 95 % of its scores over all distances of the window. It leaves "
+        "it by so much where the highest 95 % or the lowest 5 % at a distance lies outside, in widths of the range, at most over "
+        f"{arguments.stretch} times the window."
+    )
+    table = Table("Every head", head, rows, note)
     write_text(arguments.out / "heads.md", table.markdown())
     out_of = sum(one.excess > 0.1 for one in found.values())
     still = sum(one.excess_interpolated > 0.1 for one in found.values())
@@ -102,4 +110,4 @@ def main(given: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

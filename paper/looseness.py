@@ -11,6 +11,7 @@ import numpy as np
 from drawing import axis, curve, options, saved
 from heads import Heads, read_heads
 from heads import options as with_model
+from options import folder, require_counts, run
 from part import Part, Table, write_part
 
 from ropewalk.record import write_text
@@ -61,11 +62,19 @@ def table(found: dict[tuple[int, int], dict[str, np.ndarray]]) -> Table:
         over = "" if name == "actual" else f"{np.mean(times < 1):.1%}"
         rows.append([name, f"{np.median(every):.3f}", spread, least, over])
     head = ["bound", "allows, in spreads", "times what there is", "least times", "exceeded by"]
-    return Table("Medians over pairs of query and key, 5 to 95 %", head, rows)
+    note = (
+        "Allows: the farthest that the bound lets a score lie from the line between neighbouring distances, in spreads, which are "
+        'standard deviations of the same pair\'s scores over the window; for "actual", the farthest that it does lie. Times what '
+        "there is: the bound over that, pair by pair. Least times: the smallest of these; below 1 the bound does not hold there. "
+        "Exceeded by: the share of pairs below 1."
+    )
+    return Table("Medians over pairs of query and key, 5 to 95 %", head, rows, note)
 
 
 def main(given: list[str] | None = None) -> None:
     arguments = with_model(options(__doc__)).parse_args(given)
+    require_counts(arguments, "pairs")
+    folder(arguments.out, "--out")
     heads = read_heads(arguments.model, arguments.data, arguments.pairs, arguments.seed)
     found = measured(heads)
     medians = {name: np.array([np.median(one[name]) for one in found.values()]) for name in NAMES}
@@ -96,4 +105,4 @@ def main(given: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

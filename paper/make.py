@@ -12,7 +12,6 @@ The scripts run one by one too, with models and texts of your own: each says how
 
 import argparse
 import importlib
-import json
 import shutil
 import sys
 import time
@@ -20,13 +19,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from options import RESULTS, WORK, require_same_model, run
-from page import write_page
+from options import OUT_HELP, WORK, folder, folder_of_output, require_same_model, run
+from page import subject_of, write_page
+from times import Times
 
 from ropewalk.arguments import token_list
 from ropewalk.errors import DataError
 from ropewalk.names import unknown
-from ropewalk.record import write_json
 
 
 @dataclass(frozen=True)
@@ -74,54 +73,36 @@ def arguments_of(stage: Stage, given: argparse.Namespace, parts: Path) -> list[s
     if stage.of_study:
         said += ["--work", str(given.work)]
         said += ["--windows", given.windows] if given.windows else []
-    if stage.part == "search" and given.windows:
+    if stage.part == "search" and given.windows:  # else it takes the longest of the tables by itself
         said += ["--to", str(max(token_list(given.windows)))]
     if stage.part not in ("figure2", "figure5"):  # those two have no model
         said += ["--model", given.model]
     return said
 
 
-@dataclass
-class Times:
-    """Seconds by stage, over all starts, and what each was given: a stage that is given something else is done anew."""
-
-    path: Path
-    known: dict[str, dict]
-
-    @classmethod
-    def of(cls, path: Path) -> "Times":
-        return cls(path, json.loads(path.read_text(encoding="utf-8")) if path.exists() else {})
-
-    def is_done(self, stage: Stage, said: Sequence[str]) -> bool:
-        known = self.known.get(stage.part, {})
-        return bool(known.get("done")) and known["given"] == list(said)
-
-    def add(self, stage: Stage, said: Sequence[str], seconds: float, *, done: bool) -> float:
-        before = self.known.get(stage.part, {})
-        kept = before.get("seconds", 0.0) if before.get("given") == list(said) and not before.get("done") else 0.0
-        total = round(kept + seconds, 1)
-        self.known[stage.part] = {"seconds": total, "given": list(said), "done": done}
-        write_json(self.path, self.known)
-        return total
-
-
 def do(stages: Sequence[Stage], given: argparse.Namespace, parts: Path) -> Times:
     """Every stage that is not done, in order."""
-    times = Times.of(parts / "stages.json")
+    times = Times.of(parts / "stages.json", given.work)
     for number, stage in enumerate(stages, 1):
         said, head = arguments_of(stage, given, parts), f"[{number}/{len(stages)}] {stage.part}"
-        if times.is_done(stage, said) and (parts / f"{stage.part}.json").exists():
+        if is_there(stage, given, parts, times):
             print(f"{head}: done before, {times.known[stage.part]['seconds']:.0f} s", flush=True)
             continue
         print(f"{head} ...", flush=True)
+        times.begin(stage.part, said)
         began, done = time.perf_counter(), False
         try:
             importlib.import_module(stage.module).main(said)
             done = True
         finally:
-            seconds = times.add(stage, said, time.perf_counter() - began, done=done)
-        print(f"{head}: {seconds:.0f} s", flush=True)
+            times.end(stage.part, time.perf_counter() - began, done=done)
+        print(f"{head}: {time.perf_counter() - began:.0f} s", flush=True)
     return times
+
+
+def is_there(stage: Stage, given: argparse.Namespace, parts: Path, times: Times) -> bool:
+    """Whether the stage was done with these arguments, and its part still lies there."""
+    return times.is_done(stage.part, arguments_of(stage, given, parts)) and (parts / f"{stage.part}.json").exists()
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -129,21 +110,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default="pilot", help="folder, hub id or pilot (%(default)s)")
     parser.add_argument("--windows", default=None, help="targets in tokens (4 and 8 times the model's window)")
     parser.add_argument("--work", type=Path, default=WORK, help="folder of the work (%(default)s)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the page (%(default)s)")
+    parser.add_argument("--out", type=Path, default=None, help=OUT_HELP)
     parser.add_argument("--only", nargs="+", default=None, help=f"of {', '.join(stage.part for stage in STAGES)}")
     parser.add_argument("--quick", action="store_true", help="2 steps an arm, a text or two")
     given = parser.parse_args(arguments)
     stages = stages_of(given)
+    out = folder_of_output(given)
     require_same_model(given.model, given.work / "quick" if given.quick else given.work)
-    parts = given.work / ("quick-parts" if given.quick else "parts")
-    parts.mkdir(parents=True, exist_ok=True)
+    parts = folder(given.work / ("quick-parts" if given.quick else "parts"), "--work")
     times = do(stages, given, parts)
-    names = [stage.part for stage in STAGES if (parts / f"{stage.part}.json").exists()]
-    given.out.mkdir(parents=True, exist_ok=True)
+    names = [stage.part for stage in STAGES if is_there(stage, given, parts, times)]
     for name in names:
-        shutil.copyfile(parts / f"{name}.json", given.out / f"{name}.json")
-    total = sum(times.known[name]["seconds"] for name in names if name in times.known)
-    print(f"{write_page(parts, names, times.known, given.out)}: {len(names)} parts, {total / 60:.1f} minutes in all")
+        shutil.copyfile(parts / f"{name}.json", out / f"{name}.json")
+    total = sum(times.known[name]["seconds"] for name in names)
+    missing = [stage.part for stage in STAGES if stage.part not in names]
+    page = write_page(
+        parts, names, times.known, out, subject=subject_of(given.model), missing=missing, quick=given.quick
+    )
+    print(f"{page}: {len(names)} parts, {total / 60:.1f} minutes in all")
 
 
 if __name__ == "__main__":

@@ -2,25 +2,28 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from study import Study
 
 from ropewalk.arguments import token_list, tokens
 from ropewalk.checkpoint.folder import PILOT, open_checkpoint
-from ropewalk.errors import DataError, RopewalkError
+from ropewalk.errors import DataError, OutputError, RecordError, RopewalkError
 from ropewalk.progress import TerminalProgress
 from ropewalk.record import sha256_file, write_json
 
 RESULTS = Path(__file__).parent / "results"
 WORK = Path("build/paper")
-SMALL_BATCH = 4096  # tokens a step of the pilot's arms; a larger model's are the recipe's
+SMALL, SMALL_BATCH = 10**8, 4096  # parameters, and tokens a step below: of the pilot and its like. Else the recipe's
 STEPS, EVERY = 240, 60
 HASHED = 2**30  # bytes: weights of more are told by their sizes
 DOCUMENTS = 6
+OUT_HELP = "folder for what is found (paper/results; of a quick run, quick-results in --work)"
 
 
 def table_options(description: str | None) -> argparse.ArgumentParser:
@@ -34,20 +37,26 @@ def table_options(description: str | None) -> argparse.ArgumentParser:
     add("--steps", type=int, default=STEPS, help="tuning steps of an arm (%(default)s; the paper's 1000)")
     add("--every", type=int, default=EVERY, help="steps from one look at an arm to the next (%(default)s)")
     add("--learning-rate", type=float, default=None, help="of every arm (the recipe's for the model's size)")
-    add("--batch-tokens", default=None, help="tokens a step (4096 for the pilot; else the recipe's)")
+    add("--batch-tokens", default=None, help="tokens a step (4096 below 100 M parameters; else the recipe's)")
     add("--documents", type=int, default=DOCUMENTS, help="texts that are scored (%(default)s)")
     add("--seed", type=int, default=0)
     add("--work", type=Path, default=WORK, help="folder for arms and evaluations, shared by the tables (%(default)s)")
-    add("--out", type=Path, default=RESULTS, help="folder for the table (%(default)s)")
-    add("--quick", action="store_true", help="2 steps, 1 text: to see that it works, not what it finds")
+    add("--out", type=Path, default=None, help=OUT_HELP)
+    add("--quick", action="store_true", help="2 steps, 2 texts: to see that it works, not what it finds")
     return parser
 
 
 def study_of(given: argparse.Namespace) -> Study:
-    """What the options say. `--quick` overrides how much is done, and works in a folder of its own."""
-    window = open_checkpoint(given.model).window.target
+    """What the options say. `--quick` overrides how much is done, and works in a folder of its own.
+
+    Raises DataError for counts below 1 and OutputError for folders that cannot be had.
+    """
+    require_counts(given, "steps", "every", "documents")
+    given.out = folder_of_output(given)
+    base = open_checkpoint(given.model)
+    window = base.window.target
     targets = tuple(sorted(token_list(given.windows) if given.windows else (4 * window, 8 * window)))
-    small = given.model == PILOT or given.quick
+    small = base.parameters < SMALL or given.quick
     require_same_model(given.model, given.work / "quick" if given.quick else given.work)
     if given.quick:
         given.steps, given.every, given.documents, given.work = 2, 1, 2, given.work / "quick"
@@ -59,22 +68,80 @@ def study_of(given: argparse.Namespace) -> Study:
     )  # fmt: skip
 
 
+def require_counts(given: argparse.Namespace, *names: str) -> None:
+    """Raises DataError for an option that counts something and is below 1."""
+    for name in names:
+        if getattr(given, name) < 1:
+            raise DataError(
+                f"--{name.replace('_', '-')} is {getattr(given, name)}.\n"
+                "  Expected a whole number from 1: it counts what is done.\n"
+                "  Give another, or leave it out."
+            )
+
+
+def folder_of_output(given: argparse.Namespace) -> Path:
+    """The folder of --out, made. A quick run's numbers mean nothing, so they do not go where the others lie."""
+    return folder(output_place(given), "--out")
+
+
+def output_place(given: argparse.Namespace) -> Path:
+    return given.out or (given.work / "quick-results" if given.quick else RESULTS)
+
+
+def folder(path: Path, option: str) -> Path:
+    """The folder, made before anything is computed for it. Raises OutputError where it cannot be had or written to."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        why = None if os.access(path, os.W_OK | os.X_OK) else "no permission to write there"
+    except OSError as error:
+        why = error.strerror
+    if why:
+        raise OutputError(
+            f"{path} cannot be the folder of {option}: {why}.\n"
+            "  Expected a folder, or a place where one can be made.\n"
+            f"  Give another {option}."
+        )
+    return path
+
+
+def state_of(path: Path, kinds: tuple[type, ...] = (object,), option: str = "--work") -> dict[str, Any]:
+    """What a json file that these scripts wrote holds, values of `kinds` by name; nothing where it is not there.
+
+    Raises RecordError for one that is damaged. `option` is what leads to it.
+    """
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        found, what = None, f"no JSON ({error})"
+    else:
+        what = "not of its kind"
+    if not isinstance(found, dict) or not all(isinstance(value, kinds) for value in found.values()):
+        raise RecordError(
+            f"{path} is {what}.\n"
+            "  Expected what these scripts wrote there, as they wrote it.\n"
+            f"  Give another {option}; or remove the file, if you know that what lies beside it is right."
+        )
+    return found
+
+
 def require_same_model(model: str, work: Path) -> None:
     """Writes down in `work` which weights its arms are made of. Raises DataError where it was begun with others.
 
     What is done there is not done again, so it would be another model's under this one's name.
     """
-    checkpoint, path = open_checkpoint(model), work / "model.json"
+    checkpoint, path = open_checkpoint(model), folder(work, "--work") / "model.json"
     files = [checkpoint.folder / name for name in checkpoint.weight_files]
     small = sum(file.stat().st_size for file in files) < HASHED
     now = {file.name: sha256_file(file) if small else file.stat().st_size for file in files}
-    if path.exists() and (before := json.loads(path.read_text(encoding="utf-8"))) != now:
+    before = state_of(path, (str, int))
+    if before and before != now:
         raise DataError(
             f"{work} was begun with other weights than those of {model}: {', '.join(sorted(before))} differ.\n"
             "  Its arms and evaluations are of that model, and would not be done again.\n"
             "  Give another --work, or remove this one."
         )
-    work.mkdir(parents=True, exist_ok=True)
     write_json(path, now)
 
 
@@ -83,8 +150,22 @@ def run(main: Callable[[], object]) -> None:
     try:
         main()
     except RopewalkError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{type(error).__name__}: {in_these_options(str(error))}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        where = error.filename or "a file"
+        print(
+            f"OutputError: {where} cannot be read or written: {error.strerror or error}.\n"
+            "  Expected to write below --work and --out, and to read what lies there.\n"
+            "  Make room or give another folder; what was done is kept, and the same command goes on.",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; what was done is kept, and the same command goes on", file=sys.stderr)
         sys.exit(130)
+
+
+def in_these_options(message: str) -> str:
+    """A verb's message about its own --out, which here is a folder below --work."""
+    return message.replace("--out", "--work") if "was begun with other arguments" in message else message

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from part import Cell, Part, Table, figure
-from printed import BEYOND, ORIGINAL, WINDOWS, beside
-from readings import Change, change, document_losses, perplexities, perplexity_cell, short
+from printed import BEYOND, DIRECT_STEPS, ORIGINAL, PI_STEPS, WINDOWS, beside
+from readings import ERRORS, Change, change, direction, document_losses, of_stride, perplexities, perplexity_cell
 from study import LABELS, Arm, Study
 
 from ropewalk.record import Run
@@ -42,17 +42,19 @@ def measured_rows(study: Study, name: str, **texts: Any) -> list[Row]:
     """The base, and both methods at every target, tuned to the end."""
     lengths = study.lengths(max(study.targets))
     passkey = name == "texts"  # the evaluation that Table 4 reads too
-    rows = [Row(None, study.measured(None, name=name, passkey=False, lengths=lengths, **texts), _folder(study, name))]
+    rows = [
+        Row(
+            None,
+            study.measured(None, name=name, passkey=False, lengths=lengths, **texts),
+            study.evaluation(None, name=name),
+        )
+    ]
     for target in study.targets:
         for method in METHODS:
             arm = Arm(method, target)
             run = study.measured(arm, study.steps, name=name, passkey=passkey, **texts)
-            rows.append(Row(arm, run, _folder(study, name, arm)))
+            rows.append(Row(arm, run, study.evaluation(arm, study.steps, name)))
     return rows
-
-
-def _folder(study: Study, name: str, arm: Arm | None = None) -> Path:
-    return study.work / (arm.name if arm else "base") / "eval" / f"{name}-{study.steps if arm else 0:06d}"
 
 
 def papers_row(printed: Printed, size: str, study: Study, row: Row) -> Sequence[float | None]:
@@ -116,8 +118,11 @@ def _values(study: Study, printed: Printed, size: str | None, rows: Sequence[Row
             paper = papers_at(theirs, study.stretch(length)) if size else None
             cells.append(Cell(found.text, found.error, "" if paper is None else f"paper {_shown(paper)}"))
         lines.append(cells)
-    note = "± one standard error over documents. " + (
-        f"Below, the paper's {size}." if size else "The paper's values are of other models: see the ratios."
+    stride = of_stride(study.window, rows[0].run.resolved["stride"])
+    note = f"± one standard error over documents. {stride} " + (
+        f"Below, the paper's {size}. {unequal(study.steps)}"
+        if size
+        else "The paper's values are of other models: see the ratios."
     )
     return Table("Perplexity by evaluation window, tokens", ["", *map(str, lengths)], lines, note)
 
@@ -133,14 +138,24 @@ def _ratios(
         cells: list[str | Cell] = [row.label]
         for length in lengths:
             paper = papers_at(theirs, study.stretch(length))
-            said = "" if paper is None or not own else f"paper {'> ' if paper == BEYOND else ''}{paper / own:.3f}"
+            said = "" if paper is None or not own else f"paper {_over(paper, own)}"
             ours = relative[row.label].get(length)
             cells.append("beyond its target" if ours is None else Cell(ours.cell.text, ours.cell.error, said))
         lines.append(cells)
     whose = f"the paper's {size}" + ("" if same else ", another model on other texts, at the same stretch")
     columns = ["", *(f"{study.stretch(length):g} x" for length in lengths)]
-    note = f"± one standard error, paired by document. Below: {whose}."
+    note = f"± one standard error, paired by document. {ERRORS} Below: {whose}. {unequal(study.steps)}"
     return Table("The same, divided by the base's within its own window", columns, lines, note)
+
+
+def unequal(steps: int) -> str:
+    """That the paper's two methods have not the same steps, and ours have."""
+    return f"The paper's direct tuning had {DIRECT_STEPS:,} steps and its PI {PI_STEPS:,}; ours had {steps} each."
+
+
+def _over(value: float, own: float) -> str:
+    """The ratio of two of the paper's perplexities; of one that it gives a bound for, that bound in whole numbers."""
+    return f"> {BEYOND / own:.0f}" if value == BEYOND else f"{value / own:.3f}"
 
 
 def _shown(value: float) -> str:
@@ -166,30 +181,40 @@ def findings(
     study: Study, printed: Printed, size: str, rows: Sequence[Row], relative: Mapping[str, Mapping[int, Change]],
     within: Mapping[str, Mapping[int, Change]],
 ) -> list[str]:  # fmt: skip
-    """A sentence an arm, on what agrees with the paper's 7B (or the model itself) and what does not."""
+    """A sentence an arm, on what agrees with the paper's 7B (or the model itself) and what does not; the base's last."""
+    theirs = papers_row(printed, size, study, rows[0])
     said = []
     for row in rows[1:]:
         assert row.arm is not None
-        target, theirs = row.arm.target, papers_row(printed, size, study, row)
-        ours = within[row.label][target]
-        first, last = papers_at(theirs, 1), papers_at(theirs, study.stretch(target))
+        reached, cost = within[row.label][row.arm.target], relative[row.label][study.window]
         text = (
-            f"{row.label}: perplexity at {target} is {ours.cell.plain} of its own at {study.window}, and at {study.window} "
-            f"{relative[row.label][study.window].cell.plain} of the base's."
+            f"{row.label}: perplexity at {row.arm.target} is {reached.cell.plain} of its own at {study.window}, and at "
+            f"{study.window} {cost.cell.plain} of the base's."
         )
-        if first and last:
-            agrees = "agrees" if (ours.nats < 0) == (last < first) else "does not agree"
-            text += f" The paper's {size} has {last / first:.3f} and {first / (papers_at(printed[size, ORIGINAL, 'base'], 1) or first):.3f}: the direction {agrees}."
-        else:
-            text += " The paper has no such row."
-        said.append(text)
+        said.append(
+            f"{text} {compared(study, size, papers_row(printed, size, study, row), theirs, row.arm, reached, cost)}"
+        )
     base = relative[rows[0].label]
     worst = max(base)
-    said.append(
-        f"The base at {worst} tokens: {short(base[worst].ratio)} times its perplexity within its window "
-        f"(the paper: above 1000, {BEYOND / 7.20:.0f} times and more)."
-    )
-    return said
+    last, own = papers_at(theirs, study.stretch(worst)), papers_at(theirs, 1)
+    beyond = f" (the paper's {size}: {_over(last, own)} times)" if last and own and worst > study.window else ""
+    worse = f"{base[worst].cell.plain} times its perplexity within its window{beyond}"
+    return [*said, f"The base at {worst} tokens: {worse}."]
+
+
+def compared(
+    study: Study, size: str, theirs: Sequence[float | None], base: Sequence[float | None], arm: Arm, reached: Change,
+    cost: Change,
+) -> str:  # fmt: skip
+    """The paper's two figures for an arm, each with its verdict. `theirs` and `base` are its rows of the arm and the base."""
+    first, last, own = papers_at(theirs, 1), papers_at(theirs, study.stretch(arm.target)), papers_at(base, 1)
+    if not first or not last:
+        return "The paper has no such row."
+    steps = f", direct tuning after {DIRECT_STEPS:,} steps against PI's {PI_STEPS:,}," if arm.method == "none" else ""
+    text = f"The paper's {size}{steps} has {last / first:.3f} (direction: {direction(reached, last / first)})"
+    if not own:
+        return f"{text}."
+    return f"{text} and {first / own:.3f} (direction: {direction(cost, first / own)})."
 
 
 def facts(

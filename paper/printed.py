@@ -7,6 +7,8 @@ window is 2,048 tokens, and of texts that the pilot does not have: the same sett
 BEYOND = 1000.0  # the paper prints perplexities of untuned models beyond their window as "> 10^3"
 WINDOWS = (2048, 4096, 8192, 16384, 32768)
 ORIGINAL = 2048
+STRIDE = 256  # of the sliding windows
+DIRECT_STEPS, PI_STEPS = 10_000, 1_000  # of the rows of Tables 1 and 2 (section 3.1)
 SIZES = {"7B": 6.74e9, "13B": 13.0e9, "33B": 32.5e9, "65B": 65.3e9}  # parameters of LLaMA
 
 # (size, window, method) -> perplexity at each of WINDOWS

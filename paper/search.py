@@ -1,8 +1,8 @@
 """LongRoPE's search beside PI, NTK and YaRN, without tuning and at an equal budget of candidates.
 
 `ropewalk search` tries so many sets of divisors; NTK and YaRN get as many tries at their own options (theta; beta_fast,
-beta_slow and the attention factor), drawn at random, on the same texts by the same loss, and their defaults stand beside
-them. PI has nothing to choose. Each winner is then measured on held-out documents, whose first tokens are scored whole, and
+beta_slow and the attention factor), of which the first is their default and the others are drawn at random, on the same
+texts by the same loss; their defaults stand beside them. PI has nothing to choose. Each winner is then measured on held-out documents, whose first tokens are scored whole, and
 compared with the searched one document by document. Resumable: what was tried is not tried again.
 
     python paper/search.py --model pilot --to 2048 --budget 400
@@ -16,8 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from drawing import options
+from options import folder, require_counts, run
 from part import Part, Table, write_part
 
+from ropewalk.arguments import tokens
 from ropewalk.checkpoint.folder import open_checkpoint
 from ropewalk.evals.documents import Selection, scored_documents
 from ropewalk.evals.pieces import Pieces
@@ -30,6 +32,8 @@ from ropewalk.rope.spec import RopeSpec
 from ropewalk.searching.evolution import Candidate, divisors
 from ropewalk.searching.objective import Objective, windows_of
 from ropewalk.searching.search import search
+
+STRETCH = 8  # of the longest target of the tables
 
 
 @dataclass(frozen=True)
@@ -63,21 +67,29 @@ def yarn_options(random: np.random.Generator, rope: RopeSpec, to: int) -> dict:
     return {"beta_slow": slow, "beta_fast": fast, "attention_factor": float(random.uniform(1, 1.6))}
 
 
+def defaults_of(method: str, rope: RopeSpec, to: int) -> dict:
+    """A method's own choice in the options that are drawn: for `abf`, the theta that NTK takes."""
+    if method == "abf":
+        d = rope.rotary_dim
+        return {"theta": rope.theta * (to / rope.window.original) ** (d / (d - 2))}
+    return {}
+
+
 def tried_at_random(
     name: str, draw: Callable[..., dict], method: str, rope: RopeSpec, arguments, judge: Objective, out: Path
 ) -> Contender:
-    """The best of `budget` draws of a method's own options."""
+    """The best of `budget` tries of a method's options: its defaults, which are the first, and draws of them."""
     random, pieces = np.random.default_rng(arguments.seed), Pieces(out / f"{name.replace(', ', '-')}.jsonl")
     best: tuple[float, dict] | None = None
-    for _ in range(arguments.budget):
-        given = draw(random, rope, arguments.to)
+    for number in range(arguments.budget):
+        given = draw(random, rope, arguments.to) if number else defaults_of(method, rope, arguments.to)
         key = json.dumps(given, sort_keys=True)
         if key not in pieces:
             pieces.add(key, judge(candidate_of(rope, arguments.to, method, given)))
         if best is None or pieces[key] < best[0]:
             best = (pieces[key], given)
     assert best is not None
-    said = ", ".join(f"{option} {value:.4g}" for option, value in best[1].items())
+    said = ", ".join(f"{option} {value:.4g}" for option, value in best[1].items()) or "its defaults"
     return Contender(name, said, arguments.budget, candidate_of(rope, arguments.to, method, best[1]))
 
 
@@ -105,9 +117,9 @@ def table(found: list[Contender], on_search: list[float], held_out: np.ndarray) 
     documents = held_out.shape[1]
     for contender, loss, losses in zip(found, on_search, held_out, strict=True):
         gain = losses - held_out[-1]
-        error = gain.std(ddof=1) / math.sqrt(documents) if documents > 1 else math.nan
+        error = f" ± {gain.std(ddof=1) / math.sqrt(documents):.3f}" if documents > 1 else ""
         last = contender is found[-1]
-        better = "" if last else f"{gain.mean():.3f} ± {error:.3f} nats"
+        better = "" if last else f"{gain.mean():.3f}{error} nats"
         wins = "" if last else f"{int((gain > 0).sum())} of {documents}"
         rows.append(
             [contender.name, contender.said, str(contender.tried), f"{math.exp(loss):.3f}", f"{math.exp(losses.mean()):.3f}",
@@ -131,7 +143,7 @@ def finding(found: list[Contender], held_out: np.ndarray, to: int) -> str:
 def main(given: list[str] | None = None) -> None:
     parser = options(__doc__)
     parser.add_argument("--model", default="pilot")
-    parser.add_argument("--to", type=int, default=2048, help="target in tokens (%(default)s)")
+    parser.add_argument("--to", default=None, help=f"target in tokens, such as 2k ({STRETCH} times the model's window)")
     parser.add_argument("--data", nargs="+", default=["pilot"], help="texts to search on (the pilot's tuning corpus)")
     parser.add_argument("--held-out", nargs="+", default=["pilot"], help="texts to measure on (its held-out modules)")
     parser.add_argument("--budget", type=int, default=400, help="candidates of each method (%(default)s)")
@@ -139,9 +151,13 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--documents", type=int, default=12, help="held-out documents at most (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(given)
+    require_counts(arguments, "budget", "windows", "documents")
+    checkpoint = open_checkpoint(arguments.model)
+    arguments.to = tokens(arguments.to) if arguments.to else STRETCH * checkpoint.window.target
+    folder(arguments.out, "--out")
     out = arguments.out / f"search-{Path(arguments.model).name}-{arguments.to}"
     out.mkdir(parents=True, exist_ok=True)
-    loaded = load_model(open_checkpoint(arguments.model), dtype="float32", device="cpu")
+    loaded = load_model(checkpoint, dtype="float32", device="cpu")
     rope = loaded.checkpoint.rope
     windows, _ = windows_of(loaded.codec, arguments.data, arguments.to, arguments.windows, arguments.seed)
     judge = Objective(loaded, windows)
@@ -163,4 +179,4 @@ def main(given: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -136,7 +136,7 @@ class Study:
         target = max(self.targets) if arm is None else arm.target
         lengths = list(lengths or self.lengths(target))
         tasks = ["perplexity", "passkey"] if passkey and self.has_passkey(max(lengths)) else ["perplexity"]
-        out = self.work / ("base" if arm is None else arm.name) / "eval" / f"{name}-{step:06d}"
+        out = self.evaluation(arm, step, name)
         if not _is_done(out):
             self.progress.note(f"evaluating {'the base' if arm is None else arm.name}, step {step}, {name}")
         given = {
@@ -145,6 +145,10 @@ class Study:
         return ropewalk.evaluate(
             model, out=out, lengths=lengths, seed=self.seed, resume=True, progress=self.progress, **(given | more)
         )
+
+    def evaluation(self, arm: Arm | None, step: int = 0, name: str = "texts") -> Path:
+        """The folder of an evaluation."""
+        return self.work / ("base" if arm is None else arm.name) / "eval" / f"{name}-{step:06d}"
 
     @cached_property
     def codec(self) -> Any:

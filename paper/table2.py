@@ -60,11 +60,10 @@ def table(study: Study, documents: int = DOCUMENTS) -> Part:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = table_options(__doc__)
-    parser.set_defaults(documents=None)
+    parser.set_defaults(documents=DOCUMENTS)
     given = parser.parse_args(arguments)
-    documents = given.documents or (2 if given.quick else DOCUMENTS)
-    given.documents = given.documents or 1
-    write_part(table(study_of(given), documents), given.out)
+    study = study_of(given)
+    write_part(table(study, study.documents), given.out)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,24 @@ model as it is. The paper's 7B stands beside it at the same share of the steps.
     python paper/table3.py --model llama-7b --data pg19-test --tune-on pile --windows 8k,16k --steps 1000 --every 200
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from options import run, study_of, table_options
 from part import Cell, Part, Table, figure, write_part
 from printed import ORIGINAL, TABLE_3, beside
-from readings import perplexities, perplexity_at, perplexity_cell, short
+from readings import (
+    ERRORS,
+    Change,
+    change,
+    document_losses,
+    of_stride,
+    perplexities,
+    perplexity_at,
+    perplexity_cell,
+    short,
+)
 from study import LABELS, Arm, Study
 
 from ropewalk.record import Run
@@ -37,11 +48,32 @@ def by_step(study: Study) -> dict[int, dict[int, Run]]:
     }
 
 
+@dataclass(frozen=True)
+class Course:
+    """PI's perplexity at one target by step, its change from each look to the next, and from the base's own at each."""
+
+    values: Mapping[int, float]
+    between: Sequence[Change]
+    from_own: Mapping[int, Change]
+
+
+def course_of(study: Study, target: int, found: Mapping[int, Run]) -> Course:
+    own = document_losses(study.evaluation(None), study.window)
+    losses = {step: document_losses(study.evaluation(Arm("pi", target), step), target) for step in found}
+    return Course(
+        {step: perplexities(one)[target] for step, one in found.items()},
+        [change(losses[a], losses[b]) for a, b in pairwise(losses)],
+        {step: change(own, sums) for step, sums in losses.items()},
+    )
+
+
 def table(study: Study) -> Part:
     runs = by_step(study)
     size, same = beside(study.base.parameters, study.window)
-    own = perplexity_at(study.measured(None, passkey=False, lengths=study.lengths(max(study.targets))), study.window)
-    rows, said = [], []
+    base = study.measured(None, passkey=False, lengths=study.lengths(max(study.targets)))
+    own = perplexity_at(base, study.window)
+    courses = {target: course_of(study, target, found) for target, found in runs.items()}
+    rows = []
     for target, found in runs.items():
         printed = TABLE_3.get((size, round(ORIGINAL * study.stretch(target)), "pi"))
         cells: list[str | Cell] = [f"PI, to {target}"]
@@ -51,11 +83,12 @@ def table(study: Study) -> Part:
             value = perplexity_cell(evaluated, target)
             cells.append(Cell(value.text, value.error, paper))
         rows.append(cells)
-        said.append(_finding(target, {step: perplexities(one)[target] for step, one in found.items()}, own.value or 0))
-    note = f"± one standard error over documents. Below: the paper's {size}" + (
+    stride = of_stride(study.window, base.resolved["stride"])
+    note = f"± one standard error over documents. {ERRORS} {stride} Below: the paper's {size}" + (
         "." if same else ", another model on other texts, at the same stretch and share of its 1,000 steps."
     )
-    by = {str(t): {str(s): perplexities(one)[t] for s, one in found.items()} for t, found in runs.items()}
+    by = {str(t): {str(s): value for s, value in course.values.items()} for t, course in courses.items()}
+    level = {str(t): {str(s): one.plain() for s, one in course.from_own.items()} for t, course in courses.items()}
     return Part(
         "table3", "Table 3: perplexity by tuning step",
         "Perplexity at the target's own window, of one run a target, at several of its steps.",
@@ -63,8 +96,8 @@ def table(study: Study) -> Part:
             Table("Ours, by tuning steps", ["", *map(str, study.looks)], rows, note),
             papers_steps(TABLE_3, size, "The paper's, on PG-19"),
         ],
-        figures=[_picture(study, runs, own.value)], findings=said, full=True,
-        facts={"perplexity": by, "own": own.value, "steps": study.steps},
+        figures=[_picture(study, runs, own.value)], findings=[finding(target, course, own.value) for target, course in courses.items()], full=True,
+        facts={"perplexity": by, "own": own.value, "from_own": level, "steps": study.steps},
     )  # fmt: skip
 
 
@@ -79,19 +112,34 @@ def papers_steps(printed: Mapping[tuple[str, int, str], Mapping[int, float]], si
     return Table(title, ["", *map(str, steps)], lines)
 
 
-def _finding(target: int, values: Mapping[int, float], own: float) -> str:
-    reached = next((step for step, value in values.items() if value <= own), None)
-    steps = list(values)
-    ever = "falls at every look" if all(values[b] < values[a] for a, b in pairwise(steps)) else (
-        "does not fall at every look"
-    )  # fmt: skip
-    level = f"is first at or below the base's own {short(own)} at step {reached}" if reached is not None else (
-        f"stays above the base's own {short(own)}"
-    )  # fmt: skip
+def finding(target: int, course: Course, own: float | None) -> str:
+    """How it falls by the looks, and against the base's own level, by two standard errors of the same documents."""
+    steps = list(course.values)
     return (
-        f"To {target}: {short(values[0])} untuned, {short(values[steps[-1]])} after {steps[-1]} steps; it {ever} and {level}. "
-        "The paper's falls at every look, and is below the original model's by step 200."
+        f"To {target}: {short(course.values[steps[0]])} untuned, {short(course.values[steps[-1]])} after {steps[-1]} steps; it "
+        f"{_falls(course.between)}. Against the base's own {short(own)} it {_level(course.from_own)}. The paper's falls at every "
+        "look, and is below the original model's by step 200."
     )
+
+
+def _falls(between: Sequence[Change]) -> str:
+    falls, rises = (sum(one.sign == sign for one in between) for sign in (-1, 1))
+    if falls == len(between):
+        return "falls at every look"
+    rest = len(between) - falls - rises
+    said = [f"falls at {falls} of {len(between)} looks", f"rises at {rises}" if rises else ""]
+    return ", ".join([*filter(None, said), *([f"is not told apart from the one before at {rest}"] if rest else [])])
+
+
+def _level(from_own: Mapping[int, Change]) -> str:
+    first = {sign: next((step for step, one in from_own.items() if one.sign == sign), None) for sign in (-1, 0)}
+    said = [
+        *([f"is first not told apart at step {first[0]}"] if first[0] is not None else []),
+        *([f"is first below at step {first[-1]}"] if first[-1] is not None else []),
+    ]
+    if not said:
+        return "stays above"
+    return " and ".join(said)
 
 
 def _picture(study: Study, runs: Mapping[int, Mapping[int, Run]], own: float | None):

@@ -26,7 +26,7 @@ METHODS = ("none", "pi")
 Found = dict[str, dict[int, dict[int, Keys]]]  # by method, target and step
 
 
-def keys_by_step(study: Study) -> Found:
+def require_room(study: Study) -> None:
     """Raises DataError where a target has no room for the passkey's prompt."""
     for target in study.targets:
         if not study.has_passkey(target):
@@ -35,12 +35,17 @@ def keys_by_step(study: Study) -> Found:
                 "  k_max is measured with it.\n"
                 "  Give longer --windows."
             )
+
+
+def keys_by_step(study: Study) -> Found:
+    """Raises DataError where a target has no room for the passkey's prompt."""
+    require_room(study)
     found: Found = {}
     for method in METHODS:
         for target in study.targets:
             for step in study.looks[1:]:
                 keys = keys_of(study.measured(Arm(method, target), step))
-                assert keys is not None
+                assert keys is not None  # require_room has looked
                 found.setdefault(method, {}).setdefault(target, {})[step] = keys
     return found
 
@@ -103,7 +108,7 @@ def findings(study: Study, found: Found, told: Mapping) -> list[str]:
             if "fails" in marks
             else "as in the paper"
             if marks == {"holds"}
-            else "which cannot be told from the paper or from its contrary: chance explains the cells that were missed"
+            else "not told apart from the paper or from its contrary"
         )
         said.append(
             f"To {target} ({study.stretch(target):g} times the window): {'; '.join(words)}: {verdict}. There PI has the "

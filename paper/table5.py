@@ -14,7 +14,7 @@ Needs pip install 'ropewalk[evals]'.
 from pathlib import Path
 
 from items import write_items
-from options import run, study_of, table_options
+from options import require_counts, run, study_of, table_options
 from part import Cell, Part, Table, write_part
 from printed import ORIGINAL, SHORT_TASKS, TABLE_5, beside
 from study import Arm, Study
@@ -114,6 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--items", type=int, default=ITEMS, help="cloze items a form, where none are given (%(default)s)"
     )
     given = parser.parse_args(arguments)
+    require_counts(given, "items")
     data, given.data = given.data, None
     write_part(table(study_of(given), data, 8 if given.quick else given.items), given.out)
 

@@ -6,6 +6,7 @@ python paper/window_plots.py --out docs/window
 import numpy as np
 from drawing import axis, curve, options, saved
 from figure5 import farther
+from options import folder, run
 
 from ropewalk.reports.lines import Axis, Rule
 from ropewalk.rope.bounds import corrected_bound, distance_from_line, printed_bound, sharp_bound, worst_phases
@@ -49,12 +50,13 @@ def constants(out) -> None:
     )  # fmt: skip
 
 
-def main() -> None:
-    arguments = options(__doc__).parse_args()
+def main(given: list[str] | None = None) -> None:
+    arguments = options(__doc__).parse_args(given)
+    folder(arguments.out, "--out")
     counterexample(arguments.out)
     constants(arguments.out)
     farther(arguments.out / "spread.svg")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

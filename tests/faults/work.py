@@ -1,6 +1,7 @@
 """What is done in forks: the verbs of the command line, in bounds or with a fault on the way."""
 
 import errno
+import json
 import os
 import sys
 
@@ -47,8 +48,21 @@ def cut(path: str) -> None:
     os.truncate(path, os.path.getsize(path) - 1)
 
 
+def _status(record: str) -> str:
+    if not os.path.exists(record):
+        return ""
+    with open(record) as file:
+        return json.load(file)["status"]
+
+
 def other(log: str, code: str, *arguments: object) -> None:
-    """The same verb by another process, from beginning to end, while this one waits; its exit code goes to a file."""
+    """The same verb by another process, from beginning to end, while this one waits; its exit code goes to a file.
+
+    What the output was before it began goes to a file beside that.
+    """
+    record = os.path.join(str(arguments[arguments.index("--out") + 1]), "run.json")
+    with open(f"{code}.found", "w") as file:
+        file.write(_status(record))
     child = os.fork()
     if child == 0:
         run(verb, arguments, log)

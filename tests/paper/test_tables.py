@@ -5,6 +5,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ropewalk
@@ -36,7 +37,7 @@ def reach(value: float) -> EvalResult:
     )
 
 
-@pytest.mark.parametrize("name", ["printed", "readings", "methods"])
+@pytest.mark.parametrize("name", ["printed", "readings", "methods", "page", "grid"])
 def test_the_examples_of_the_scripts_are_what_they_give(script, name: str) -> None:
     found = doctest.testmod(script(name))
     assert found.attempted and not found.failed
@@ -46,9 +47,30 @@ def test_a_change_is_the_mean_over_tokens_and_its_error_over_the_documents_diffe
     """By hand: means 4 -> 3.5 and 1 -> 1.1 of 10 and 30 tokens. A mean over documents would give -0.2 nats."""
     change = script("readings").change([(40, 10), (30, 30)], [(35, 10), (33, 30)])
     assert change.nats == pytest.approx(68 / 40 - 70 / 40) and change.ratio == pytest.approx(math.exp(-0.05))
-    assert change.error == pytest.approx(0.3)  # of -0.5 and 0.1: half their distance
+    # each document's residual of the difference is 0.1125; an unweighted mean of differences would have an error of 0.3
+    assert change.error == pytest.approx(0.225)
     alone = script("readings").change([(40, 10)], [(35, 10)])
-    assert alone.error is None and alone.cell.error == ""
+    assert alone.error is None and alone.cell.error == "" and alone.sign == 0 and alone.at_most(1e9) is None
+
+
+def test_the_error_of_a_change_is_that_of_its_mean_when_documents_are_drawn_anew(script) -> None:
+    """Long documents change otherwise than short ones, so an error of the documents' plain mean would miss by much."""
+    random, change = np.random.default_rng(0), script("readings").change
+    found = []
+    for _ in range(400):
+        sizes = random.integers(10, 1000, 40)
+        losses = 3 * sizes + random.normal(0, 0.5, 40) * sizes
+        found.append(
+            change(
+                list(zip(losses, sizes, strict=True)), list(zip(losses * 0.9 + 0.0002 * sizes**2, sizes, strict=True))
+            )
+        )
+    assert np.mean([one.error for one in found]) == pytest.approx(np.std([one.nats for one in found]), rel=0.1)
+
+
+def test_a_perplexity_beyond_numbers_is_told_as_that(script) -> None:
+    readings = script("readings")
+    assert readings.Change(800.0, 1.0).cell.text == "> 1e300" and readings.short(math.inf) == "> 1e300"
 
 
 def test_a_bound_is_kept_or_broken_by_two_standard_errors_and_else_not_told(script) -> None:
@@ -61,9 +83,9 @@ def test_a_bound_is_kept_or_broken_by_two_standard_errors_and_else_not_told(scri
 
 def test_cells_that_share_a_place_count_their_keys_once(script) -> None:
     keys = script("readings").keys_of(record(cell(32, 9, 32), cell(64, 9, 32), cell(96, 4, 96), reach(512.0)))
-    assert (keys.k_max, keys.found, keys.of) == (512, 13, 20) and (keys.missed_found, keys.missed_of) == (0, 0)
+    assert (keys.k_max, keys.found, keys.of, keys.hits) == (512, 13, 20, ((9, 10), (4, 10)))
     low = script("readings").keys_of(record(cell(32, 2, 32), cell(64, 1, 64), cell(96, 0, 96), reach(32.0)))
-    assert (low.found, low.of, low.missed_found, low.missed_of) == (3, 30, 1, 20)
+    assert (low.found, low.of, low.hits) == (3, 30, ((2, 10), (1, 10), (0, 10)))
     assert script("readings").keys_of(record()) is None
 
 
@@ -94,9 +116,20 @@ def test_the_paper_s_rows_stand_at_their_stretch(script) -> None:
     assert [tables.papers_at(row, s) for s in (1, 2, 4, 8, 3)] == [7.13, 6.96, 6.95, None, None]
 
 
-def test_the_step_that_reaches_a_level_is_the_first_in_order_of_steps(script) -> None:
-    first = script("methods").first_at_level
-    assert first({40: 9.0, 20: 10.5, 0: 50.0}, 10.5) == 20 and first({0: 1.0, 20: 2.0}, 1.0) == 0
+@pytest.mark.parametrize(
+    ("window", "said"), [(2048, "slide by 256 tokens."), (256, "lie side by side"), (512, "slide by 0.5 of")]
+)
+def test_the_stride_s_share_of_the_window_is_told_where_it_is_not_the_paper_s(script, window: int, said: str) -> None:
+    text = script("readings").of_stride(window, 256)
+    assert said in text and ("leaves 1920" in text) == (window != 2048)
+    assert window == 2048 or f"has {window - 128} before it" in text
+
+
+def test_the_step_that_reaches_a_level_is_the_first_that_is_told_below_it(script) -> None:
+    first, change = script("methods").first_at_level, script("readings").Change
+    assert first({40: change(-0.3, 0.1), 20: change(-0.1, 0.1), 0: change(1.0, 0.1)}) == (40, 20)
+    assert first({0: change(1.0, 0.1), 20: change(0.3, 0.1)}) == (None, None)
+    assert first({0: change(-1.0, None)}) == (None, 0)
 
 
 @pytest.fixture
@@ -193,27 +226,3 @@ def codec(tiny_llama: Path):
     from ropewalk.model.load import load_codec
 
     return load_codec(open_checkpoint(tiny_llama))
-
-
-def test_the_grid_says_what_each_factor_moves_with_the_others_held(script) -> None:
-    direct, readings = script("direct"), script("readings")
-
-    def row(line: str, rate: float, found: int):
-        return direct.Row(line, 1024, rate, record(), readings.Keys(0, found, 100))
-
-    near, far, weak, pi = "direct, to 1024", "direct, to 2048", "direct, to 1024, weaker base", "PI, to 1024"
-    rows = [
-        row(near, 1e-4, 0),
-        row(near, 1e-3, 80),
-        row(far, 1e-3, 10),
-        row(weak, 1e-3, 70),
-        row(pi, 1e-4, 5),
-        row(pi, 1e-3, 90),
-    ]
-    said = direct.findings(rows)
-    assert said[0] == "direct, to 1024: keys found 0% at 0.0001, 80% at 0.001."
-    assert [text.split("moves ")[1] for text in said[4:]] == [
-        "the share of keys from 80% to 10% at 0.001.",
-        "the share of keys from 80% to 70% at 0.001.",
-        "the share of keys from 80% to 90% at 0.001.",
-    ]

@@ -41,3 +41,17 @@ def test_the_terminal_and_json_say_the_same() -> None:
 def test_a_head_that_cannot_be_is_refused(wrong: tuple[str, str]) -> None:
     result = RUNNER.invoke(app, ["bounds", *wrong])
     assert result.exit_code == 2 and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("given", [("--theta", "1e6"), ("--theta", "1.0000001")])
+def test_normal_equations_without_a_solution_are_told_in_their_row(given: tuple[str, str]) -> None:
+    """A window of 64 tokens under 128 unknowns: the matrix is singular, and rounding does not hide it at every seed."""
+    options = ["bounds", "--head-dim", "128", "--window", "64", "--fits", "2", *given]
+    printed = RUNNER.invoke(app, options, env={"COLUMNS": "240"})
+    assert printed.exit_code == 0, printed.output
+    rows = json.loads(RUNNER.invoke(app, [*options, "--json"]).output)["fits"]
+    unsolved = {row["solver"]: row["unsolved"] for row in rows}
+    assert sum(unsolved.values()) and unsolved["normal equations, ridge 1"] == 0  # with a ridge there is always one
+    assert printed.output.count("seeds: singular") == sum(count > 0 for count in unsolved.values())
+    for row in rows:
+        assert (row["inside"] is None) == (row["unsolved"] == row["seeds"] == 2)

@@ -241,7 +241,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint of each stage")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--heads", type=int, default=HEADS, help="the pilot has %(default)s; 3 make one of half its width")
+    parser.add_argument(
+        "--heads", type=int, default=HEADS, help="the pilot has %(default)s; 3 make one of half its width"
+    )
     parser.add_argument("--first-stage", type=int, default=1, help="2 goes on from OUT/stage-1")
     given = parser.parse_args()
 

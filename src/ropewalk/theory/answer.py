@@ -21,6 +21,7 @@ from ropewalk.rope.frequencies import base_frequencies
 from ropewalk.rope.spec import RopeSpec, Window
 
 FAR = 16  # windows that B(s) is followed over; the paper plots two
+_MEASURES = ("inside", "outside", "from_line", "largest")  # of a fit
 _NUMBERS = 2**19  # phasors held at once
 _LARGEST_WINDOW = 2**17  # of which 16 are followed
 
@@ -29,7 +30,9 @@ def bounds(*, head_dim: int = 128, theta: float = 10_000.0, window: int = 2048, 
     """The bounds of arXiv 2306.15595 (equations 5 to 8), its Figure 5 in numbers, and Figure 2's fit by six solvers.
 
     `fits` is the number of seeds each solver's medians are over; 0 leaves them out. Bounds are for max|h_j| = 1, in the
-    middle between neighbouring positions. Raises RopeError for a head, theta or window that cannot be.
+    middle between neighbouring positions. "unsolved" counts the seeds whose normal equations are singular in floating point
+    and have no solution; medians are over the others, and None where there is none. Raises RopeError for a head, theta or
+    window that cannot be.
 
     >>> [round(128 / row["bound"], 1) for row in bounds(fits=0)["interpolation"]]
     [294.7, 256.1, 259.2]
@@ -98,13 +101,21 @@ def _range(shares_S: np.ndarray) -> dict[str, Any]:
 
 
 def _fits(inverse_F: np.ndarray, window: int, solver: Solver, count: int) -> dict[str, Any]:
-    return {"solver": solver.name, "seeds": count} | summary(
-        [measured_fit(inverse_F, window, solver, seed) for seed in range(count)]
+    found = [fit for seed in range(count) if (fit := _fit(inverse_F, window, solver, seed)) is not None]
+    return {"solver": solver.name, "seeds": count, "unsolved": count - len(found)} | (
+        summary(found) if found else dict.fromkeys(_MEASURES)
     )
+
+
+def _fit(inverse_F: np.ndarray, window: int, solver: Solver, seed: int) -> FitSize | None:
+    """None where the normal equations are singular to the last bit: nothing is wrong with the rotation then."""
+    try:
+        return measured_fit(inverse_F, window, solver, seed)
+    except np.linalg.LinAlgError:
+        return None
 
 
 def summary(measured: Sequence[FitSize]) -> dict[str, list[float]]:
     """Median, least and most of each figure of some fits."""
-    names = ("inside", "outside", "from_line", "largest")
-    columns = {name: np.array([getattr(one, name) for one in measured]) for name in names}
+    columns = {name: np.array([getattr(one, name) for one in measured]) for name in _MEASURES}
     return {name: [float(np.median(c)), float(c.min()), float(c.max())] for name, c in columns.items()}

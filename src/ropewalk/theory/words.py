@@ -58,10 +58,15 @@ def fits_table(window: int, fits: Sequence[dict[str, Any]]) -> Table:
     for column in ("solver", f"max|a|, s < {window}", f"{window} <= s < {2 * window}", "from the line", "max|h_j|"):
         table.add_column(column, justify="left" if column == "solver" else "right", overflow="fold")
     for row in fits:
-        table.add_row(row["solver"], *(_spread(row[key]) for key in ("inside", "outside", "from_line", "largest")))
+        unsolved = f" (no solution at {row['unsolved']} of {seeds} seeds: singular)" if row["unsolved"] else ""
+        table.add_row(
+            row["solver"] + unsolved, *(_spread(row[key]) for key in ("inside", "outside", "from_line", "largest"))
+        )
     return table
 
 
-def _spread(values: Sequence[float]) -> str:
+def _spread(values: Sequence[float] | None) -> str:
+    if values is None:
+        return "none"
     median, least, most = (f"{value:.2g}" for value in values)
     return f"{median} ({least} - {most})"
