@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
 from torch.distributed.device_mesh import init_device_mesh
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
@@ -31,7 +32,7 @@ LAYERS = 4
 
 @pytest.fixture(scope="module")
 def group() -> Iterator[Ranks]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     yield Ranks(init_device_mesh("cpu", (1,), mesh_dim_names=(ALL,)))
     dist.destroy_process_group()
 
@@ -117,7 +118,7 @@ def test_the_search_for_a_nan_keeps_nothing_for_a_backward_pass(folder: Path, gr
     scorer = SharedScorer(loaded, weights, group, 4096)
     local(loaded.model.get_submodule("model.layers.1.mlp.down_proj").weight.detach())[0] = float("nan")
     graphs: list[bool] = []
-    loaded.model.lm_head.register_forward_hook(lambda module, given, made: graphs.append(made.requires_grad))
+    loaded.model.get_submodule("lm_head").register_forward_hook(lambda module, given, made: graphs.append(made.requires_grad))
     with pytest.raises(DataError, match=r"what layer 2 of 4 gives, at position 0 \(what model.layers.1.mlp.down_proj"):
         scorer.target_losses([list(range(2, 20))], [range(1, 18)])
     assert graphs and not any(graphs)
