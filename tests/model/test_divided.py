@@ -116,9 +116,11 @@ def test_the_search_for_a_nan_keeps_nothing_for_a_backward_pass(folder: Path, gr
     weights = divided(loaded, group)
     loaded.model.eval()
     scorer = SharedScorer(loaded, weights, group, 4096)
-    local(loaded.model.get_submodule("model.layers.1.mlp.down_proj").weight.detach())[0] = float("nan")
+    local(loaded.model.get_parameter("model.layers.1.mlp.down_proj.weight").detach())[0] = float("nan")
     graphs: list[bool] = []
-    loaded.model.get_submodule("lm_head").register_forward_hook(lambda module, given, made: graphs.append(made.requires_grad))
+    loaded.model.get_submodule("lm_head").register_forward_hook(
+        lambda module, given, made: graphs.append(made.requires_grad)
+    )
     with pytest.raises(DataError, match=r"what layer 2 of 4 gives, at position 0 \(what model.layers.1.mlp.down_proj"):
         scorer.target_losses([list(range(2, 20))], [range(1, 18)])
     assert graphs and not any(graphs)
