@@ -62,7 +62,8 @@ def test_the_paper_s_runs_are_in_them(scripts) -> None:
     assert "SlimPajama" in tunes["llama-7b/8k/pi-redpajama/extended"]["data"][0]
     large = [c for c in scripts["dry_run"].commands_of(text_of("llama-65b")) if c.verb == "tune"]
     assert {c.given["learning_rate"] for c in large} == {1e-5} and large[0].given["batch_tokens"] == "1m"
-    assert large[0].processes == 16  # two for each sequence: 17 was the fewest when each had to be whole on one
+    # 18 bear it: 16 bytes a parameter are 65 GB of 75 on each of 16, and no room for what is gathered
+    assert large[0].processes == 32
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from ropewalk.planning.memory import (
     Load,
     activation_bytes,
     cache_bytes_a_token,
+    copied_bytes,
     floor_bytes_a_token,
     kept_bytes_a_token,
     memory_of,
@@ -29,6 +30,7 @@ SIDES = {
     "num_key_value_heads": 2, "head_dim": 24, "max_position_embeddings": 1024, "pad_token_id": 0,
 }  # fmt: skip
 LLAMA_7B = shape_of(paper_config("llama-7b"))
+HEAD_7B, LAYER_7B = 32000 * 4096, 4 * 4096**2 + 3 * 4096 * 11008
 LLAMA_8B = shape_of({"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
                      "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256})  # fmt: skip
 LLAMA_1B = shape_of({"model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32,
@@ -123,8 +125,60 @@ def test_gpus_that_share_a_sequence_hold_their_tokens_part_of_what_is_kept() -> 
 def test_several_gpus_share_the_state_and_nothing_of_a_sequence() -> None:
     one, eight = (memory_of(LLAMA_7B, Load(tokens=8192, passes=2, gpus=n), "lean", "bfloat16") for n in (1, 8))
     assert 8 * eight.weights == pytest.approx(one.weights) and 8 * eight.optimizer == pytest.approx(one.optimizer)
-    assert (eight.kept, eight.working, eight.loss) == (one.kept, one.working, one.loss)
-    assert 0 < eight.copies < one.copies  # layers gathered one after the other, not copies of all
+    assert (eight.kept, eight.loss) == (one.kept, one.loss)
+    assert 0 < eight.copies < one.copies and one.working < eight.working  # layers gathered one after the other
+
+
+@pytest.mark.parametrize(
+    ("adapter", "dtype", "policy", "heads", "copies", "layer"),
+    [
+        (
+            "full",
+            "bfloat16",
+            "lean",
+            3,
+            0,
+            4 + 4 + 2,
+        ),  # embedding, head and its gradient; a layer, its gradients and copy
+        ("full", "bfloat16", "none", 3, 32, 4 + 4),  # autograd has the copies of all
+        ("full", "float32", "none", 3, 0, 4 + 4),
+        ("lora+", "bfloat16", "lean", 2, 0, 4 + 2),
+        ("lora", "float32", "lean", 2, 0, 4),
+    ],
+)
+def test_what_several_gpus_gather_is_in_the_weights_own_bytes(
+    adapter: str, dtype: str, policy: str, heads: int, copies: int, layer: int
+) -> None:
+    """Of LLaMA 7B: heads of 32,000 x 4,096 in float32, copies of layers in 16 bits, and bytes of a layer at work."""
+    one, eight = (Load(tokens=65536, gpus=gpus) for gpus in (1, 8))
+    assert copied_bytes(LLAMA_7B, eight, policy, dtype, adapter) == heads * 4 * HEAD_7B + copies * 2 * LAYER_7B
+    alone = working_bytes(LLAMA_7B, one, policy, dtype, adapter)
+    assert working_bytes(LLAMA_7B, eight, policy, dtype, adapter) == alone + layer * LAYER_7B
+
+
+def test_a_layer_is_there_twice_as_it_is_gathered() -> None:
+    """With little to do it needs most then; but for full tuning, where gradients come to the same."""
+    for adapter, dtype in (("lora", "bfloat16"), ("lora+", "float32")):
+        assert working_bytes(LLAMA_7B, Load(tokens=1, gpus=8), "lean", dtype, adapter) == 8 * LAYER_7B
+    assert working_bytes(LLAMA_7B, Load(tokens=1, gpus=8), "lean", "float32") > 8 * LAYER_7B
+
+
+def test_a_small_layer_makes_way_for_the_gradient_of_a_large_embedding() -> None:
+    """Which comes when all layers are done, if it is no head and is trained."""
+    sides, load = SIDES | {"model_type": "llama", "vocab_size": 2**20}, Load(tokens=64, gpus=2)
+    assert working_bytes(shape_of(sides), load, "lean", "float32") == 4 * 64 * 2**20
+    for tied, adapter in ((True, "full"), (False, "lora")):
+        held = working_bytes(shape_of(sides | {"tie_word_embeddings": tied}), load, "lean", "float32", adapter)
+        assert held < 64 * 2**20
+
+
+def test_a_save_is_in_the_hosts_memory_beside_what_is_offloaded() -> None:
+    """A weight and two moments of 4 bytes; the file's own bytes beside them where several processes write."""
+    one, eight = (memory_of(LLAMA_7B, Load(tokens=8192, gpus=n), "lean", "bfloat16").host for n in (1, 8))
+    assert (one, eight) == (12 * LLAMA_7B.parameters, 24 * LLAMA_7B.parameters // 8)
+    offloaded = memory_of(LLAMA_7B, Load(tokens=8192), "offload", "bfloat16").host - one
+    assert offloaded == 8192 * 32 * kept_bytes_a_token(LLAMA_7B, "offload", "bfloat16")
+    assert memory_of(LLAMA_7B, Load(tokens=8192, on_gpu=False), "lean", "float32").host == 0  # it has no other
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -7,9 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ropewalk.model.lean import ATTENTION, EVERYTHING, HOST, INPUT
+from ropewalk.model.ranks import Layout
+from ropewalk.planning.memory import Load, memory_of
 from ropewalk.planning.shapes import paper_config, shape_of
+from ropewalk.rope.spec import Window
 from ropewalk.train.batches import batches, counted
-from ropewalk.train.recompute import chosen_keeps
+from ropewalk.train.recipe import Recipe
+from ropewalk.train.recompute import chosen_keeps, load_of
 from ropewalk.train.rows import Row
 
 CPU = torch.device("cpu")
@@ -71,7 +75,7 @@ def test_layers_keep_what_memory_bears() -> None:
     gib = 2**30
 
     def keeps(room: int, *, on_gpu: bool = True) -> tuple[list[str], bool]:
-        return chosen_keeps(shape, 32768, room * gib, "bfloat16", on_gpu=on_gpu)
+        return chosen_keeps(shape, Load(tokens=32768, on_gpu=on_gpu), room * gib, "bfloat16")
 
     assert keeps(4000) == ([EVERYTHING] * 32, True)
     some, fits = keeps(100)
@@ -81,3 +85,33 @@ def test_layers_keep_what_memory_bears() -> None:
     assert fits and set(least) <= {HOST, ATTENTION} and least[0] == HOST
     assert keeps(1) == ([HOST] * 32, False)
     assert set(keeps(25, on_gpu=False)[0]) <= {INPUT, ATTENTION}
+
+
+@pytest.mark.parametrize("adapter", ["full", "lora+"])
+@pytest.mark.parametrize(("gpus", "sequence"), [(1, 1), (8, 1), (8, 4)])
+def test_copies_and_gathered_weights_are_in_the_room_too(gpus: int, sequence: int, adapter: str) -> None:
+    """To the byte, between layers that keep the least without the host and layers that all keep everything."""
+    shape, load = shape_of(paper_config("llama-7b")), Load(tokens=8192, gpus=gpus, sequence=sequence)
+    thin, full = (memory_of(shape, load, policy, "bfloat16", adapter) for policy in ("lean", "none"))
+    assert thin.copies and full.copies > 2 * shape.body
+    least = max(thin.working, full.working, thin.loss) + thin.kept + thin.copies
+    most = least + full.kept + full.copies - thin.kept - thin.copies
+
+    def whole(room: int) -> list[str]:
+        return chosen_keeps(shape, load, room, "bfloat16", adapter)[0]
+
+    assert whole(least) == [ATTENTION] * 32 and HOST in whole(least - 1)
+    assert whole(most) == [EVERYTHING] * 32 and whole(most - 1) == [ATTENTION] + [EVERYTHING] * 31
+
+
+@pytest.mark.parametrize(
+    ("sequences", "data", "sequence", "tokens"),
+    [(64, 1, 1, 2 * 3000), (64, 8, 4, 2 * 750), (8, 8, 1, 3000), (9, 8, 7, 2 * 429)],
+)
+def test_a_rank_is_given_its_rows_and_its_part_of_each(sequences: int, data: int, sequence: int, tokens: int) -> None:
+    """Two rows of 3,000 tokens at once, if it has two; seven ranks share a row as 429 tokens each, zeros at the end."""
+    recipe = Recipe(
+        name="paper", steps=1, length=3000, batch_tokens=sequences * 3000, learning_rate=1e-4, window=Window(64, 64)
+    )
+    load = load_of(recipe, Layout(data, sequence), 8192, on_gpu=True)
+    assert load == Load(tokens=tokens, gpus=data * sequence, sequence=sequence, on_gpu=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ropewalk.errors import FailedElsewhere, RankError
 from ropewalk.model.ranks import ALONE, Ranks
 
 
@@ -17,6 +18,9 @@ class Pieces:
     Each rank does its part of the pieces and appends to a file of its own; after `meet` all know all. Who wrote a piece
     does not matter: any number of ranks goes on. Ranks that share each text do the same pieces, and the first of them
     writes.
+
+    Files are made before any rank looks for another's, and then opened by name: a machine that looks for a name too early,
+    or lists a folder, on a network file system may not see for a minute what another machine has made there.
     """
 
     def __init__(self, path: Path, ranks: Ranks = ALONE):
@@ -24,12 +28,16 @@ class Pieces:
         self.path = path.with_name(of_rank(path.name, ranks.data))
         self._first = path
         self._known: dict[str, Any] = {}
+        self._asked: dict[str, None] = {}  # a set that keeps its order
+        if ranks.count > 1:
+            ranks.first(self._make_files)
         if self.path.exists():
             whole = self._read(self.path)
             if self.writes:
                 with self.path.open("r+b") as file:  # what follows a cut line would be glued to it
                     file.truncate(whole)
-        self._read_others()
+        earlier = sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))  # of an earlier start there may be more
+        self._read_others(dict.fromkeys([*self._files(), *earlier]))
         self.ranks.wait()  # ranks that share the work of a piece know the same of it
 
     @property
@@ -51,9 +59,16 @@ class Pieces:
             whole += len(line)
         return whole
 
-    def _read_others(self) -> None:
-        first = self._first
-        for path in (first, *sorted(first.parent.glob(f"{first.stem}-*{first.suffix}"))):
+    def _files(self) -> list[Path]:
+        """Of the ranks of this run."""
+        return [self._first.with_name(of_rank(self._first.name, rank)) for rank in range(self.ranks.layout.data)]
+
+    def _make_files(self) -> None:
+        for path in self._files():
+            path.touch()
+
+    def _read_others(self, paths: Iterable[Path]) -> None:
+        for path in paths:
             if path != self.path and path.exists():
                 self._read(path)
 
@@ -61,6 +76,7 @@ class Pieces:
         """Which of these pieces this rank is to do: of those not there yet, its groups (None: each piece is one)."""
         places = range(len(names)) if groups is None else groups
         ranks = self.ranks
+        self._asked |= dict.fromkeys(names)
         return {
             name
             for name, place in zip(names, places, strict=True)
@@ -68,11 +84,25 @@ class Pieces:
         }
 
     def meet(self) -> None:
-        """Waits for all ranks to have done theirs, and reads what the others found."""
-        if self.ranks.count > 1:
-            self.ranks.wait()
-            self._read_others()
-            self.ranks.wait()  # before anything is added
+        """Waits for all ranks to have done theirs, and reads what the others found.
+
+        Raises RankError where a piece that was asked for is in nobody's file; on ranks that miss none, FailedElsewhere.
+        """
+        if self.ranks.count == 1:
+            return
+        self.ranks.wait()
+        self._read_others(self._files())
+        missing = [name for name in self._asked if name not in self._known]
+        if self.ranks.most(float(bool(missing))):  # and nothing is added before all have read
+            raise self._lost(missing) if missing else FailedElsewhere("another rank misses results, and says which.")
+
+    def _lost(self, missing: Sequence[str]) -> RankError:
+        return RankError(
+            f"rank {self.ranks.number} does not see {len(missing)} of the results that the other ranks wrote, the first "
+            f"of them {missing[0]!r}.\n"
+            f"  Each rank appends what it finds to a file of its own beside {self._first}, and reads those of all others.\n"
+            "  Give an --out that every machine sees alike, then go on with --resume: what was written is not done again."
+        )
 
     def __contains__(self, name: str) -> bool:
         return name in self._known

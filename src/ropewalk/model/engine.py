@@ -100,7 +100,7 @@ class Stock:
             enable({"use_reentrant": False})
 
     def accumulate(self, batch: Batch) -> float:
-        with autocast(self.device, self.compute):
+        with autocast(self.device, self.compute, copies=False):
             loss = self._loss(batch)
         loss.backward()
         return loss.item()
@@ -145,8 +145,13 @@ def document_mask(inputs: Tensor, starts: Sequence[Sequence[int]], dtype: torch.
     ]
 
 
-def autocast(device: torch.device, compute: torch.dtype) -> contextlib.AbstractContextManager[Any]:
-    return torch.autocast(device.type, dtype=compute, enabled=compute in (torch.bfloat16, torch.float16))
+def autocast(
+    device: torch.device, compute: torch.dtype, *, copies: bool = True
+) -> contextlib.AbstractContextManager[Any]:
+    """Products in `compute`, where that has 16 bits. With `copies` those of trained weights stay until the context ends,
+    for weights that are read tile by tile; a stock forward pass reads each once, and holds them for nothing."""
+    enabled = compute in (torch.bfloat16, torch.float16)
+    return torch.autocast(device.type, dtype=compute, enabled=enabled, cache_enabled=copies)
 
 
 def lean_engine(model: PreTrainedModel, parts: BodyAndHead, compute: torch.dtype) -> LeanEngine | None:

@@ -2,10 +2,11 @@
 
 A checkpoint of a known family is never whole anywhere: the model is built without memory for its weights, divided, and
 each rank opens its slices of each tensor in the safetensors files (`slices`). Of other families every rank loads the
-checkpoint whole before it is divided.
+checkpoint whole into the host's memory, and no more than a layer at a time goes whole to a GPU.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -34,11 +35,11 @@ _ADAPTED = ".base_layer."  # what peft puts into the name of a weight that it st
 def load_hollow(checkpoint: Checkpoint, *, dtype: str, device: str | None = None) -> LoadedModel:
     """The checkpoint's model whose weights take no memory, for `divided` to fill; whole, where its family is not known.
 
-    Its parameters are views of one zero on the CPU, so that adapters can be attached as to any model. Where the files do
-    not hold just what the model asks for, `load_model` finds what to make of it, or refuses.
+    Its parameters are on the CPU whatever the device, views of one zero, so that adapters can be attached as to any model.
+    Where the files do not hold just what the model asks for, `load_model` finds what to make of it, or refuses.
     """
     if checkpoint.config.get("model_type") not in VIEWS or checkpoint.table is not None:
-        return load_model(checkpoint, dtype=dtype, device=device)
+        return _on_host(checkpoint, dtype, device)
     with quiet_libraries(), torch.device("meta"):
         try:
             config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
@@ -51,9 +52,15 @@ def load_hollow(checkpoint: Checkpoint, *, dtype: str, device: str | None = None
             model.set_submodule(name, type(module)(config))
     stored = {tensor.name: tensor.shape for own in checkpoint.tensors.values() for tensor in own}
     if any(stored.get(name) != tuple(parameter.shape) for name, parameter in _stored(model).items()):
-        return load_model(checkpoint, dtype=dtype, device=device)
+        return _on_host(checkpoint, dtype, device)
     assert_rotates(model, checkpoint.ropes, str(checkpoint.folder))
     return LoadedModel(model, load_codec(checkpoint), checkpoint, chosen_device(device))
+
+
+def _on_host(checkpoint: Checkpoint, dtype: str, device: str | None) -> LoadedModel:
+    """The whole model, in the host's memory for a device whose own may not bear it; `divided` takes it there by parts."""
+    chosen = chosen_device(device)
+    return replace(load_model(checkpoint, dtype=dtype, device="cpu"), device=chosen)
 
 
 def divided(loaded: LoadedModel, ranks: Ranks) -> Sharded:
@@ -61,8 +68,8 @@ def divided(loaded: LoadedModel, ranks: Ranks) -> Sharded:
     model: Any = loaded.model
     assert ranks.line is not None
     hollow = {name for name, p in _stored(model).items() if _is_hollow(p)}
-    _with_parameters(model, lambda p: p.detach().to("meta" if _is_hollow(p) else loaded.device))
-    sharded = Sharded(model, _layers(model), ranks.line)
+    _with_parameters(model, lambda p: p.detach().to("meta") if _is_hollow(p) else p.detach())
+    sharded = Sharded(model, _layers(model), ranks.line)  # FSDP2 takes what has memory to the GPU, a layer at a time
     if hollow:
         wanted = {name: p for name, p in _stored(model).items() if name in hollow}
         slices = {id(wanted[name]): part for name, part in own_slices(wanted, loaded.checkpoint)}
@@ -117,7 +124,7 @@ def _equals_stock(engine: LeanEngine, model: Any, ranks: Ranks) -> bool:
     tokens_BS = torch.arange(2 * PROBE, device=engine.device).view(2, PROBE) * 7 % model.config.vocab_size
     training = model.training
     model.eval()  # dropout would differ
-    with autocast(engine.device, engine.compute):
+    with autocast(engine.device, engine.compute, copies=False):
         theirs = model(tokens_BS, use_cache=False).logits.float()
         model.reshard()
         with engine.weights.gathered(model):

@@ -254,6 +254,7 @@ class Scorer:
             "  Try --dtype float32; if it stays, fetch the checkpoint again."
         )
 
+    @torch.no_grad()
     def _where_it_breaks(self, tokens: Sequence[int]) -> str:
         """The first layer and position that are not finite, found in the stock forward."""
         text_BL = torch.tensor([list(tokens)], device=self.device)

@@ -7,6 +7,9 @@ along the sequence too: a weight's gradient is a sum over tokens, wherever they 
 Gathering and giving back are FSDP2's `unshard` and `reshard`. Its own reduction hangs on autograd's hooks, which an
 engine that calls no module as a whole never meets, so gradients are reduced as DTensors: a sum that is spread over ranks
 (`Partial`) becomes slices (`Shard`), in the weights' own dtype.
+
+Weights are gathered in the dtype they are held in, and autocast makes copies of them in 16 bits, as it does in one process.
+It would keep those until its context ends, which is when all layers are through, so they go with the layer.
 """
 
 import contextlib
@@ -62,6 +65,7 @@ class Sharded:
                 if parameter is not slices[name] and parameter.requires_grad:
                     self._reduce(parameter, slices[name])
         module.reshard()
+        torch.clear_autocast_cache()
 
     def _reduce(self, whole: Tensor, own: Any) -> None:
         # a rank that has none, because none of its tokens were asked for, takes part all the same

@@ -197,7 +197,7 @@ def _advice(job: Job, original: int) -> list[str]:
 def _assumptions(job: Job) -> list[str]:
     said = [
         f"{job.on.words}; {job.on.usable:.0%} of the memory is usable.",
-        "Attention of every layer is counted over the whole text; loading, saving and norms are not counted.",
+        "Attention of every layer is counted over the whole text; the time of loading, saving and norms is not.",
         f"Weights and AdamW's moments are {'float64' if job.dtype == 'float64' else 'float32'}; products are {job.dtype}.",
     ]
     said.append("`tune` lets some layers keep more than the policy says where there is room, and is then faster.")

@@ -9,7 +9,8 @@ itself (`working`). What stays and what is made again is the policy's:
     offload     as lean, and what is kept lies in the host's memory
 
 Weights, gradients and AdamW's moments are float32, as `tune` has them; with several GPUs each holds its share of them
-(FSDP2). A GPU that shares a sequence with others holds its own tokens' part of everything; around attention both the
+(FSDP2), and gathers them in float32 too: a layer while it is at work, embedding and head through the pass. A GPU that
+shares a sequence with others holds its own tokens' part of everything; around attention both the
 heads of its tokens and the tokens of its heads (Ulysses). The terms are numbers a token; the bench
 `plan_predicts_memory` holds their sum against what the system measures.
 """
@@ -26,7 +27,6 @@ LORA_RANK = 8  # LongLoRA's (arXiv 2309.12307), on all projections of attention
 MICRO_TOKENS = 8192  # tokens of one forward and backward pass, unless a sequence is longer
 TILE = 1024  # tokens that the lean policies run through projections and MLP at a time
 CHUNK_NUMBERS = {"cpu": 2**23, "cuda": 2**26}  # logits held at once
-PREFETCHED = 2  # gathered layers: the one at work and the next
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,10 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes on one device at the moment that needs most; `host` beside it. Keys and values of others are never held."""
+    """Bytes on one device at the moment that needs most; `host` is what its process takes of the host's memory.
+
+    Keys and values of others are never held.
+    """
 
     weights: int
     copies: int
@@ -117,8 +120,39 @@ def kept_bytes_a_token(shape: Shape, policy: str, dtype: str, adapter: str = "fu
     return inputs + normed + at.compute * (read * d + 2 * a + 2 * shape.keyed + mlp * shape.inner + lora) + sums + 8
 
 
+def copied_bytes(shape: Shape, load: Load, policy: str, dtype: str, adapter: str = "full") -> int:
+    """Copies of weights in 16 bits that a pass keeps; with several GPUs, also embedding and head, whole.
+
+    Autocast keeps a copy of what is trained, where one device has all weights; autograd, of layers that keep everything.
+    The head's gradient is whole too from the loss on.
+    """
+    at = PRECISIONS[dtype]
+    cast = at.compute if at.compute < at.weights else 0
+    if load.gpus > 1:
+        outside = shape.head * (1 if shape.tied else 2) + (shape.head if trains_head(shape, adapter) else 0)
+        return at.weights * outside + (cast * shape.body if policy == "none" else 0)
+    cached = adapter == "full" or policy == "none"
+    return cast * (shape.body + shape.head if cached else max(shape.layer_matrices, shape.head))
+
+
 def working_bytes(shape: Shape, load: Load, policy: str, dtype: str, adapter: str = "full") -> int:
-    """What the backward pass of one layer needs beside what was kept, the gradient of a weight in the making included."""
+    """What the backward pass of one layer needs beside what was kept, the gradient of a weight in the making included.
+
+    With several GPUs, its weights too: whole, with gradients and copies of the same size, or with the buffer they come in;
+    or the gradient of the embedding, which is whole when all layers are done, if that is more.
+    """
+    work = _at_work(shape, load, policy, dtype, adapter)
+    if load.gpus == 1:
+        return work
+    at, whole = PRECISIONS[dtype], shape.layer_matrices
+    gathered = at.weights * whole * (2 if adapter == "full" else 1)
+    if at.compute < at.weights and policy != "none":
+        gathered += at.compute * whole
+    embedding = 0 if adapter == "lora" or shape.tied else shape.head
+    return max(gathered + work, 2 * at.weights * whole, at.weights * embedding)
+
+
+def _at_work(shape: Shape, load: Load, policy: str, dtype: str, adapter: str) -> int:
     at, d, a, f = PRECISIONS[dtype], shape.hidden, shape.attended, shape.inner
     product = at.weights * shape.largest_matrix if adapter == "full" else 0
     if policy == "none":  # the gradients of an MLP's two inputs, where what its last product read is given back first
@@ -171,14 +205,24 @@ def memory_of(shape: Shape, load: Load, policy: str, dtype: str, adapter: str = 
     added = 0 if adapter == "full" else trained_numbers(shape, "lora")
     return Memory(
         weights=at.weights * (shape.parameters + added) // gpus,
-        copies=_copies(shape, load, policy, dtype, adapter),
+        copies=copied_bytes(shape, load, policy, dtype, adapter),
         gradients=at.weights * trained // gpus,
         optimizer=2 * at.weights * trained // gpus,
         kept=_kept(shape, load, policy, dtype, adapter),
         working=working_bytes(shape, load, policy, dtype, adapter),
         loss=loss_bytes(shape, load, dtype, adapter),
-        host=load.tokens * shape.layers * kept_bytes_a_token(shape, policy, dtype) if policy == "offload" else 0,
+        host=_host_bytes(shape, load, policy, dtype, adapter),
     )
+
+
+def _host_bytes(shape: Shape, load: Load, policy: str, dtype: str, adapter: str) -> int:
+    """What is offloaded, which stays pinned, and what a save takes there: all that is trained and its moments once, and of
+    several processes once more, for each makes the bytes of its file before it writes them."""
+    if not load.on_gpu:
+        return 0
+    offloaded = load.tokens * shape.layers * kept_bytes_a_token(shape, policy, dtype) if policy == "offload" else 0
+    saved = 3 * PRECISIONS[dtype].weights * trained_numbers(shape, adapter) // load.gpus
+    return offloaded + saved * (1 if load.gpus == 1 else 2)
 
 
 def floor_bytes_a_token(shape: Shape, compute: int = 2) -> int:
@@ -196,16 +240,3 @@ def _kept(shape: Shape, load: Load, policy: str, dtype: str, adapter: str) -> in
     at = PRECISIONS[dtype]
     layers = 0 if policy == "offload" else shape.layers * kept_bytes_a_token(shape, policy, dtype, adapter)
     return load.tokens * (layers + at.residual * (shape.hidden + 2 * shape.head_dim))
-
-
-def _copies(shape: Shape, load: Load, policy: str, dtype: str, adapter: str) -> int:
-    """16-bit copies of weights that autocast keeps through a pass; with several GPUs, layers gathered whole."""
-    at = PRECISIONS[dtype]
-    if load.gpus > 1:
-        embeddings = shape.head * (1 if shape.tied else 2)
-        gathered = at.compute * (PREFETCHED * shape.layer_matrices + embeddings)
-        return gathered + (at.weights * shape.layer_matrices if adapter == "full" else 0)  # and one's gradients
-    if at.compute == at.weights:
-        return 0
-    cached = adapter == "full" or policy == "none"  # autocast keeps copies of what is trained; autograd of all it needs
-    return at.compute * (shape.body + shape.head if cached else max(shape.layer_matrices, shape.head))

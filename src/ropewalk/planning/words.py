@@ -7,7 +7,7 @@ from rich.table import Table
 
 PARTS = {
     "weights": "weights",
-    "copies": "  16-bit copies, gathered layers",
+    "copies": "  16-bit copies, gathered weights",
     "gradients": "gradients",
     "optimizer": "AdamW's moments",
     "kept": "kept by all layers",

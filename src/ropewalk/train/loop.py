@@ -24,7 +24,7 @@ from ropewalk.train.layout import free_for_each
 from ropewalk.train.log import LOG, cut_log
 from ropewalk.train.meter import Meter, known_shape, shown
 from ropewalk.train.recipe import SMALL, Recipe
-from ropewalk.train.recompute import SPARE, checkpointed, chosen_keeps
+from ropewalk.train.recompute import SPARE, checkpointed, chosen_keeps, load_of
 from ropewalk.train.rows import Rows
 from ropewalk.train.sharded_state import load_sharded, save_sharded
 from ropewalk.train.soundness import is_sound, require_finite_weights, unsound
@@ -99,9 +99,8 @@ class Trainer:
             state = sum(3 * p.numel() * p.element_size() for p in self.parameters) // self.ranks.count
             memory = int(free_for_each(self.ranks, self.device) * (1 - SPARE)) - state
         dtype = str(self.compute).removeprefix("torch.")
-        at_once = max(1, MICRO_TOKENS // self.recipe.length) * self.recipe.length
-        tokens = min(at_once, self.recipe.batch_tokens) // self.ranks.layout.sequence
-        keeps, self.fits = chosen_keeps(shape, tokens, memory, dtype, self.adapter, on_gpu=self.device.type == "cuda")
+        load = load_of(self.recipe, self.ranks.layout, MICRO_TOKENS, on_gpu=self.device.type == "cuda")
+        keeps, self.fits = chosen_keeps(shape, load, memory, dtype, self.adapter)
         return keeps
 
     def _shape(self) -> Shape | None:

@@ -3,36 +3,42 @@
 from collections.abc import Sequence
 
 from ropewalk.model.lean import ATTENTION, EVERYTHING, HOST, INPUT
-from ropewalk.planning.memory import Load, kept_bytes_a_token, loss_bytes, working_bytes
+from ropewalk.model.ranks import Layout
+from ropewalk.planning.memory import Load, memory_of
 from ropewalk.planning.shapes import Shape
+from ropewalk.train.recipe import Recipe
 
 SPARE = 0.1  # of the memory that is free: allocators leave gaps
 
 
-def chosen_keeps(
-    shape: Shape, tokens: int, room: int, dtype: str, adapter: str = "full", *, on_gpu: bool = False
-) -> tuple[list[str], bool]:
+def load_of(recipe: Recipe, layout: Layout, micro_tokens: int, *, on_gpu: bool) -> Load:
+    """What one rank is given at once: as many of its rows as `micro_tokens` hold, or one, and of each its part."""
+    rows = min(-(-recipe.sequences // layout.data), max(1, micro_tokens // recipe.length))
+    tokens = rows * -(-recipe.length // layout.sequence)
+    return Load(tokens=tokens, gpus=layout.ranks, sequence=layout.sequence, on_gpu=on_gpu)
+
+
+def chosen_keeps(shape: Shape, load: Load, room: int, dtype: str, adapter: str = "full") -> tuple[list[str], bool]:
     """One of EVERYTHING, ATTENTION, INPUT, HOST for each layer, first layer first, and whether `room` bytes suffice.
 
-    `tokens` go through the model at once. As many of the last layers as fit keep everything, for what they keep is the
-    first to be given back. Where not even attention's outputs fit, they go to the host's memory from a GPU, and
-    elsewhere attention runs twice as well, in as many of the first layers as must be.
+    The room is for all that a pass takes beside weights, gradients and moments, copies and gathered weights included. As
+    many of the last layers as fit keep everything, for what they keep is the first to be given back. Where not even
+    attention's outputs fit, they go to the host's memory from a GPU, and elsewhere attention runs twice as well, in as
+    many of the first layers as must be.
     """
-    full, thin = (tokens * kept_bytes_a_token(shape, policy, dtype, adapter) for policy in ("none", "lean"))
-    load = Load(tokens=tokens, passes=1, on_gpu=on_gpu)
-    policies = ("none", "lean")
-    working = max(
-        *(working_bytes(shape, load, policy, dtype, adapter) for policy in policies),
-        loss_bytes(shape, load, dtype, adapter),
-    )
-    left = room - working - shape.layers * thin
+    lesser = "offload" if load.on_gpu else "lean-thin"
+    full, thin, least = (memory_of(shape, load, policy, dtype, adapter) for policy in ("none", "lean", lesser))
+    working = max(full.working, thin.working, thin.loss)
+    left = room - working - thin.kept - thin.copies
     if left >= 0:
-        whole = min(shape.layers, int(left // max(1, full - thin)))
+        more = full.kept + full.copies - thin.kept - thin.copies  # if all layers keep everything
+        whole = min(shape.layers, left * shape.layers // max(1, more))
         return [ATTENTION] * (shape.layers - whole) + [EVERYTHING] * whole, True
-    saved = thin if on_gpu else thin - tokens * kept_bytes_a_token(shape, "lean-thin", dtype, adapter)
-    lesser = min(shape.layers, -(-int(-left) // max(1, saved)))
-    keeps = [HOST if on_gpu else INPUT] * lesser + [ATTENTION] * (shape.layers - lesser)
-    return keeps, left + lesser * saved >= 0
+    left -= max(0, least.working - working)
+    saved = (thin.kept - least.kept) // shape.layers
+    count = min(shape.layers, -(left // max(1, saved)))
+    keeps = [HOST if load.on_gpu else INPUT] * count + [ATTENTION] * (shape.layers - count)
+    return keeps, left + count * saved >= 0
 
 
 def checkpointed(keeps: Sequence[str]) -> bool:

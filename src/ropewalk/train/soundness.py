@@ -72,7 +72,7 @@ def _where(model: Any, rows: Sequence[Row], compute: torch.dtype, ranks: Ranks) 
     for number, row in enumerate(rows):
         tokens_BL = torch.as_tensor(row.tokens, device=device)[None, :-1]
         try:
-            with autocast(device, compute):
+            with autocast(device, compute, copies=False):
                 found = first_not_finite(model, tokens_BL)
         except RuntimeError:  # no room for a plain forward pass
             return ""
