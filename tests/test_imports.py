@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    "errors", "names", "launch", "reading", "atomic", "rope", "theory", "runtimes", "record", "progress", "checkpoint", "extension", "exporting", "inspection", "checking",
+    "errors", "names", "given", "launch", "reading", "atomic", "rope", "theory", "runtimes", "record", "progress", "checkpoint", "extension", "exporting", "inspection", "checking",
     "planning",
-    "text", "pilot", "model", "train", "evals", "searching", "reports", "pipeline", "arguments", "answers", "tables", "commands", "cli", "__main__",
+    "text", "pilot", "model", "train", "evals", "searching", "reports", "splits", "targets", "pipeline", "arguments", "answers", "tables", "commands", "cli", "__main__",
 )  # fmt: skip
 PACKAGE = Path(__file__).parents[1] / "src" / "ropewalk"
 HEAVY = {"torch", "transformers", "safetensors", "tokenizers"}
 LIGHT_LAYERS = {
     "errors",
     "names",
+    "given",
     "reading",
     "atomic",
     "rope",
@@ -29,6 +30,7 @@ LIGHT_LAYERS = {
     "planning",
     "text",
     "reports",
+    "targets",
     "arguments",
     "answers",
     "tables",
