@@ -1,5 +1,6 @@
 """The command line: one function a verb, each a thin layer over the function of the same name in Python."""
 
+import io
 import sys
 
 import typer
@@ -30,4 +31,7 @@ for verb in (inspect, extend, check, plan, bounds, export, tune, evaluate, searc
 
 
 def main() -> None:
+    for stream, otherwise in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of another encoding has no sign for all that is printed
+            stream.reconfigure(errors=otherwise)
     app(spread_data(sys.argv[1:]))
