@@ -196,6 +196,8 @@ class _Arms:
         } | more  # fmt: skip
         if "perplexity" in options["tasks"]:
             options |= {"truncate_tokens": 2 * longest, "max_tokens": 8 * longest}
+        else:
+            del options["data"]  # no other task reads it
         return lambda folder, resume: evaluate(model, out=folder, resume=resume, **options)
 
     def tune(self, model: Path, text: str | Path, target: int) -> Callable[[Path, bool], Run]:
