@@ -88,6 +88,13 @@ def test_a_budget_that_holds_nothing_is_refused(budget: int, tiny_llama: Path, t
     assert not (tmp_path / "x").exists()
 
 
+def test_what_a_step_may_take_reaches_the_work(tiny_llama: Path, texts: Path, tmp_path: Path) -> None:
+    tune = ("tune", tiny_llama, "--data", texts, "--steps", 1, "--allow-short-documents", "--memory-budget")
+    for budget, fits in (("1kB", False), ("4GB", True)):
+        said = " ".join(ropewalk(*tune, budget, "--out", tmp_path / budget).split())
+        assert ("a step does not fit the memory" not in said) == fits
+
+
 def test_the_most_that_is_taken_is_taken() -> None:
     assert tokens(str(10**15)) == memory(str(10**15)) == 10**15
     for number in (tokens, memory):
