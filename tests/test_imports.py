@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    "errors", "names", "launch", "reading", "atomic", "rope", "theory", "runtimes", "record", "progress", "checkpoint", "extension", "exporting", "inspection", "checking",
+    "errors", "names", "given", "launch", "reading", "atomic", "rope", "theory", "runtimes", "record", "progress", "checkpoint", "extension", "exporting", "inspection", "checking",
     "planning",
-    "text", "pilot", "model", "train", "evals", "searching", "reports", "pipeline", "arguments", "answers", "tables", "commands", "cli", "__main__",
+    "text", "pilot", "model", "train", "evals", "searching", "reports", "splits", "targets", "pipeline", "arguments", "answers", "tables", "commands", "cli", "__main__",
 )  # fmt: skip
 PACKAGE = Path(__file__).parents[1] / "src" / "ropewalk"
 HEAVY = {"torch", "transformers", "safetensors", "tokenizers"}
 LIGHT_LAYERS = {
     "errors",
     "names",
+    "given",
     "reading",
     "atomic",
     "rope",
@@ -29,6 +30,7 @@ LIGHT_LAYERS = {
     "planning",
     "text",
     "reports",
+    "targets",
     "arguments",
     "answers",
     "tables",
@@ -67,7 +69,7 @@ def test_light_layers_do_not_import_the_frameworks(path: Path) -> None:
 def test_reports_do_not_know_what_made_the_records() -> None:
     for path in (PACKAGE / "reports").glob("*.py"):
         names = {name.split(".")[1] for name in imported(path) if name.startswith("ropewalk.")}
-        assert names <= {"reports", "record", "errors", "rope", "names", "reading", "atomic"}
+        assert names <= {"reports", "record", "errors", "rope", "names", "given", "reading", "atomic"}
 
 
 def test_no_verb_is_hidden_by_a_module_of_its_name() -> None:

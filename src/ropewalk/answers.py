@@ -26,14 +26,14 @@ def show(answer: str | Table) -> None:
         if isinstance(answer, str):
             print(printable(answer))
         else:
-            console = Console()
+            console = _Answers()
             parts = (part for part in console.render(answer) if not part.control)
             console.print(Segments(Segment(printable(part.text), part.style) for part in parts), end="")
         print(end="", flush=True)
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise
-        _let_go()
+        let_go()
         raise OutputError(
             f"the answer cannot be written to standard output: {error.strerror or error}.\n"
             "  The work itself is done; only what was to be said of it is lost.\n"
@@ -41,7 +41,14 @@ def show(answer: str | Table) -> None:
         ) from error
 
 
-def _let_go() -> None:
+class _Answers(Console):
+    """One that leaves a reader who has gone to the command line; rich's own ends the process with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # it is called while the BrokenPipeError is handled
+
+
+def let_go() -> None:
     """Sends what is still in the buffer nowhere: Python would try it again at exit, and end with a code of its own."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -4,12 +4,18 @@ import re
 from typing import TypeVar
 
 from ropewalk.errors import DataError
+from ropewalk.reading import shown
 
 Number = TypeVar("Number", int, float)
 
 
-def tokens(text: str) -> int:
+MOST = 10**15  # of tokens or bytes: far more than there are, and still a number that everything counts with
+
+
+def tokens(text: str, option: str | None = None) -> int:
     """8192, 8k, 1m -> tokens. k is 1024 and m its square, as window sizes are meant.
+
+    Raises DataError for anything else, naming the option that it was given for.
 
     >>> tokens("8k"), tokens("2048")
     (8192, 2048)
@@ -19,13 +25,21 @@ def tokens(text: str) -> int:
         count = int(number.replace("_", "")) * {"": 1, "k": 1024, "m": 1024**2}[unit]
     except ValueError:
         count = 0
-    if count < 1:
-        raise DataError(f"{text!r} is not a number of tokens.\n  Give a whole number above 0, such as 8192 or 8k.")
+    if not 1 <= count <= MOST:
+        raise DataError(
+            f"{_of(option)}{shown(text)} is not a number of tokens.\n"
+            f"  Expected a whole number above 0, and at most {MOST:,}; k stands for 1024, m for 1024 times that.\n"
+            "  Give it such as 8192 or 8k."
+        )
     return count
 
 
-def maybe_tokens(text: str | None) -> int | None:
-    return None if text is None else tokens(text)
+def maybe_tokens(text: str | None, option: str | None = None) -> int | None:
+    return None if text is None else tokens(text, option)
+
+
+def _of(option: str | None) -> str:
+    return "" if option is None else f"{option}: "
 
 
 def words(text: str) -> list[str]:
@@ -33,7 +47,7 @@ def words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def memory(text: str) -> int:
+def memory(text: str, option: str | None = None) -> int:
     """Bytes from 4GB, 512MiB or a plain number. Raises DataError for anything else.
 
     >>> memory("4GB"), memory("1.5 MiB"), memory("1000")
@@ -41,23 +55,31 @@ def memory(text: str) -> int:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?\s*", text.lower())
     size = 0 if found is None else float(found[1]) * (1024 if found[3] else 1000) ** " kmgt".index(found[2] or " ")
-    if size < 1:
-        raise DataError(f"{text!r} is no amount of memory.\n  Expected such as 4GB, 512MiB or a number of bytes.")
+    if not 1 <= size <= MOST:
+        raise DataError(
+            f"{_of(option)}{shown(text)} is no amount of memory.\n"
+            f"  Expected bytes, at least 1 and at most {MOST:,}.\n"
+            "  Give it such as 4GB, 512MiB or a number of bytes."
+        )
     return int(size)
 
 
-def device_memory(text: str) -> int:
+def maybe_memory(text: str | None, option: str | None = None) -> int | None:
+    return None if text is None else memory(text, option)
+
+
+def device_memory(text: str, option: str | None = None) -> int:
     """The same for the memory of a GPU, where a number without a unit counts GB, as people say it.
 
     >>> device_memory("80GB"), device_memory("80GiB"), device_memory("80")
     (80000000000, 85899345920, 80000000000)
     """
-    return memory(f"{text.strip()}GB" if re.fullmatch(r"\s*\d+(?:\.\d+)?\s*", text) else text)
+    return memory(f"{text.strip()}GB" if re.fullmatch(r"\s*\d+(?:\.\d+)?\s*", text) else text, option)
 
 
-def token_list(text: str) -> list[int]:
+def token_list(text: str, option: str | None = None) -> list[int]:
     """Numbers of tokens, separated by commas."""
-    return [tokens(part.strip()) for part in text.split(",") if part.strip()]
+    return [tokens(part.strip(), option) for part in text.split(",") if part.strip()]
 
 
 def numbers(option: str, text: str, kind: type[Number]) -> Number | list[Number]:

@@ -9,6 +9,7 @@ from ropewalk.checkpoint.rope_blocks import text_section
 from ropewalk.checkpoint.rope_config import disagreements
 from ropewalk.checkpoint.rope_writing import written
 from ropewalk.errors import CheckpointError, OutputError
+from ropewalk.given import several
 from ropewalk.rope.scalings import DynamicNtk
 from ropewalk.rope.spec import RopeSpec, Window
 from ropewalk.runtimes import Verdict, runtime_named
@@ -27,6 +28,7 @@ def check(model: str | Path, *, runtimes: Sequence[str] | None = None, fix: bool
     >>> [verdict.outcome for verdict in check("pilot", runtimes=["transformers-4", "vllm"])]
     ['exact', 'exact']
     """
+    runtimes = None if runtimes is None else several(runtimes)
     for name in runtimes or ():
         runtime_named(name)
     checkpoint = open_checkpoint(model)

@@ -1,5 +1,6 @@
 """The command line: one function a verb, each a thin layer over the function of the same name in Python."""
 
+import io
 import sys
 import time
 
@@ -34,6 +35,9 @@ for verb in (inspect, extend, check, plan, bounds, export, tune, evaluate, searc
 
 
 def main() -> None:
+    for stream, otherwise in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of another encoding has no sign for all that is printed
+            stream.reconfigure(errors=otherwise)
     arguments = spread_data(sys.argv[1:])
     if rank_and_count()[0] == 0:
         app(arguments)  # which exits

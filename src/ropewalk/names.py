@@ -18,13 +18,14 @@ def printable(text: str) -> str:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """A message for a name that is not known: the closest one, and all of them.
+    """A message for a name that is not known: the closest one, whatever the case of its letters, and all of them.
 
     >>> print(unknown("task", "perplexty", ["perplexity", "passkey"]))
     unknown task 'perplexty'. Did you mean 'perplexity'?
       Known: perplexity, passkey.
     """
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    lowered = {one.lower(): one for one in reversed(names)}
+    near = [lowered[one] for one in difflib.get_close_matches(name.lower(), lowered, n=1)]
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}.{hint}\n  Known: {', '.join(names)}."

@@ -11,7 +11,6 @@ OUT/METHOD-TARGET/evaluation      its evaluation
 OUT/report.html                   the page
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,24 +18,25 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.folder import open_checkpoint
-from ropewalk.checkpoint.output import finished_run, folder_status, make_folder, require_outside, whole_folder
+from ropewalk.checkpoint.output import finished_run, folder_status, make_folder, require_outside
 from ropewalk.checkpoint.subject import subject_of
-from ropewalk.errors import DataError
+from ropewalk.evals.begun import begun_in
 from ropewalk.evals.evaluate import evaluate
 from ropewalk.evals.passkey import fits
 from ropewalk.extension import extend, planned_extension
-from ropewalk.model.load import TextCodec, load_codec
+from ropewalk.given import require_seed, several
+from ropewalk.model.load import TextCodec, chosen_device, chosen_dtype, load_codec
 from ropewalk.pilot.corpus import PILOT
 from ropewalk.progress import Progress, silent
-from ropewalk.record import Run, input_file, read_run
+from ropewalk.record import Run, input_file
 from ropewalk.reports.page import write_report
-from ropewalk.text.documents import Document, document_files, documents
-from ropewalk.text.sources import HUB
+from ropewalk.splits import require_splittable, split_texts, written_split
+from ropewalk.targets import by_target, require_arms
+from ropewalk.text.documents import document_files
 from ropewalk.train.recipe import SMALL, resolved_recipe
 from ropewalk.train.tune import tune
 
 ARMS = ("pi", "yarn", "none")
-HELD_OUT = 10  # one in ten documents, or tokens, is for evaluation
 REPORT = "report.html"
 SMALL_STEPS, PAPER_STEPS = 150, 1000
 SMALL_BATCH = 4096  # tokens a step below 100 M parameters: six arms of the pilot in a quarter of an hour
@@ -70,10 +70,10 @@ class Stages:
 def run(
     model: str | Path = PILOT,
     *,
-    to: Sequence[int] | None = None,
-    method: Sequence[str] = ARMS,
+    to: int | Sequence[int] | None = None,
+    method: str | Sequence[str] = ARMS,
     out: str | Path,
-    data: Sequence[str | Path] | None = None,
+    data: str | Path | Sequence[str | Path] | None = None,
     steps: int | Sequence[int] | None = None,
     learning_rate: float | Sequence[float] | None = None,
     dtype: str | None = None,
@@ -94,53 +94,57 @@ def run(
     ['base/evaluation', 'base/own-window', 'pi-512/extended', 'pi-512/untuned', 'pi-512/tuned', 'pi-512/evaluation']
     """
     out = Path(out)
-    if data is not None and [str(d) for d in data] == [PILOT] and not Path(PILOT).exists():
+    data = None if data is None else [str(one) for one in several(data)]
+    if data == [PILOT] and not Path(PILOT).exists():
         data = None
+    to, method = None if to is None else several(to), several(method)
+    require_seed(seed)
+    require_splittable(data or ())
+    require_arms(to, method)
     given: dict[str, Any] = {
-        "model": str(model), "to": None if to is None else list(to), "method": list(method),
-        "data": None if data is None else [str(d) for d in data], "dtype": dtype, "device": device,
+        "model": str(model), "to": to, "method": method, "data": data, "dtype": dtype, "device": device,
         "steps": _plain(steps), "learning_rate": _plain(learning_rate), "seed": seed,
     }  # fmt: skip
-    if streamed := [str(one) for one in data or () if str(one).startswith(HUB)]:
-        raise DataError(
-            f"{streamed[0]} cannot be split.\n"
-            "  The last tenth of the texts is held out, so all of them are read; a data set of the hub may have no end.\n"
-            "  Give files or folders (parquet ones too), or tune and evaluate a step at a time."
-        )
     if (finished := finished_run(out, given, resume=resume)) is not None:
         _write_page(out)
         progress.note(f"{out} is finished, since {finished.finished}; here is what it found")
         return finished
+    chosen_dtype(dtype, chosen_device(device))  # one that cannot be had is refused here, before any work
     checkpoint = open_checkpoint(model)
     require_outside(out, checkpoint.folder)
     window = checkpoint.rope.window.target
-    targets = sorted(set(to)) if to else [4 * window]
+    asked = to or [4 * window]
+    targets = sorted(asked)
     for name in method:
         for target in targets:
-            planned_extension(model, target, name)  # every arm is refused here, before any work
+            planned_extension(model, target, name)  # so is every arm
     usual = SMALL_STEPS if checkpoint.parameters < SMALL else PAPER_STEPS
-    asked = list(to) if to else targets
-    steps_at = _by_target("--steps", asked, usual if steps is None else steps)
-    rates = _by_target("--learning-rate", asked, learning_rate)
+    steps_at = by_target("--steps", asked, usual if steps is None else steps)
+    rates = by_target("--learning-rate", asked, learning_rate)
     for target, count in steps_at.items():
         resolved_recipe(
             "paper", parameters=checkpoint.parameters, length=target, steps=count, learning_rate=rates[target]
         )
     codec = load_codec(checkpoint)
-    split = None if data is None else _split(codec, [Path(d) for d in data], max(targets))
+    files = [] if data is None else document_files([Path(d) for d in data])
+    split = None if data is None else split_texts(codec, files, max(targets), ", ".join(data))
+    inputs = [input_file(file) for file in files]
+    begun = begun_in(out, inputs)
+    progress.note(f"studying {checkpoint.name}, a window of {window}, at {', '.join(map(str, targets))} tokens")
     make_folder(out)
     record = Run(
         command="run",
         given=given,
-        resolved={"subject": subject_of(checkpoint), "to": targets, "methods": list(method),
-                  "steps": list(steps_at.values()), "children": [], "stages": _earlier_stages(out)},
+        resolved={"subject": subject_of(checkpoint), "to": targets, "methods": method,
+                  "steps": list(steps_at.values()), "children": [],
+                  "stages": [] if begun is None else begun.resolved.get("stages", [])},
         ropes={"before": checkpoint.positions_for_record()},
         seed=seed,
-        inputs=[] if data is None else [input_file(f) for f in document_files([Path(d) for d in data])],
+        inputs=inputs,
     )  # fmt: skip
     arms = _Arms(model, tuple(method), steps_at, rates, window, dtype, device, seed, progress, codec)
     with record.recorded(out):
-        texts = (PILOT, PILOT) if split is None else _written_split(out / "data", split)
+        texts = (PILOT, PILOT) if split is None else written_split(out / "data", split)
         _do_all(Stages(out, record, progress), arms, *texts)
     _write_page(out)
     return record
@@ -149,23 +153,6 @@ def run(
 def _plain(given: Any) -> Any:
     """As JSON has it."""
     return list(given) if isinstance(given, Sequence) else given
-
-
-def _by_target(name: str, targets: Sequence[int], given: Any) -> dict[int, Any]:
-    """One value for each target, the shortest first. Raises DataError when there is neither one for all nor for each."""
-    values = list(given) if isinstance(given, Sequence) else [given]
-    if len(values) not in (1, len(targets)):
-        raise DataError(
-            f"{name} has {len(values)} numbers, and there are {len(targets)} targets: {', '.join(map(str, targets))}.\n"
-            "  Arms of one target are compared, so each target has a number of its own, or all have the same.\n"
-            "  Give one number, or one for each target in their order."
-        )
-    return dict(sorted(zip(targets, values * (len(targets) // len(values)), strict=True), key=lambda pair: pair[0]))
-
-
-def _earlier_stages(out: Path) -> list[dict[str, Any]]:
-    """The stages that an unfinished run had done, with their times."""
-    return [] if folder_status(out) in (None, "empty") else read_run(out).resolved.get("stages", [])
 
 
 def _write_page(out: Path) -> None:
@@ -209,6 +196,8 @@ class _Arms:
         } | more  # fmt: skip
         if "perplexity" in options["tasks"]:
             options |= {"truncate_tokens": 2 * longest, "max_tokens": 8 * longest}
+        else:
+            del options["data"]  # no other task reads it
         return lambda folder, resume: evaluate(model, out=folder, resume=resume, **options)
 
     def tune(self, model: Path, text: str | Path, target: int) -> Callable[[Path, bool], Run]:
@@ -253,48 +242,6 @@ def _do_all(stages: Stages, arms: _Arms, train: str | Path, held_out: str | Path
             stages.stage(
                 f"evaluate {name} at {target}, tuned", f"{arm}/evaluation", arms.evaluate(tuned, held_out, target)
             )
-
-
-def _split(codec: TextCodec, paths: Sequence[Path], longest: int) -> tuple[list[Document], list[Document]]:
-    """Documents to train on, and the last tenth to evaluate on; of one document, the last tenth of its tokens.
-
-    A text that is there twice counts once: the second could be among those to evaluate on. All texts are read. Raises DataError when the part to train on is shorter than the longest target.
-    """
-    kept: dict[str, Document] = {}
-    for document in documents(document_files(paths)):
-        kept.setdefault(document.sha256, document)
-    texts, names = list(kept.values()), ", ".join(map(str, paths))
-    if not texts:
-        raise DataError(f"no text in {names}: every document is empty.\n  Give texts with --data.")
-    if len(texts) == 1:
-        text = texts[0].text
-        cut = len(text) - len(text) // HELD_OUT
-        cut = text.find("\n", cut) + 1 or cut
-        parts = [Document(texts[0].name, text[:cut])], [Document(texts[0].name, text[cut:])]
-    else:
-        cut = len(texts) - max(1, len(texts) // HELD_OUT)
-        parts = texts[:cut], texts[cut:]
-    size = 0
-    for document in parts[0]:
-        size += len(codec.document(document.text))
-        if size >= longest:
-            return parts
-    raise DataError(
-        f"the text in {names} is too short: {size} tokens are left to train on, and one sequence has {longest}.\n"
-        "  The last tenth is held out for evaluation.\n"
-        "  Give more text with --data, or a shorter --to."
-    )
-
-
-def _written_split(folder: Path, split: tuple[list[Document], list[Document]]) -> tuple[Path, Path]:
-    """The two parts as files, written once, whole or not at all."""
-    names = ("train.jsonl", "evaluation.jsonl")
-    if not folder.is_dir():
-        with whole_folder(folder) as beside:
-            for name, part in zip(names, split, strict=True):
-                with (beside / name).open("w", encoding="utf-8") as file:
-                    file.writelines(json.dumps({"text": d.text, "name": d.name}) + "\n" for d in part)
-    return folder / names[0], folder / names[1]
 
 
 __all__ = ["run"]

@@ -133,8 +133,9 @@ def disk_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: str | Path) -> Run:
     """The record in `folder`. Raises RecordError when there is none or it is not one of ours."""
+    folder = Path(folder)
     path = folder / FILE if folder.is_dir() else folder
     try:
         return run_of(read_bounded(path, MAX_RECORD), path)

@@ -66,7 +66,7 @@ def comparison_table(out: Path, run: Run) -> Table:
 def verdict_table(model: str, verdicts: list[Verdict]) -> Table:
     """How each runtime reads a checkpoint, a row each."""
     colours = {"exact": "green", "exact with a flag": "yellow", "silently wrong": "bold red", "refused": "red"}
-    table = Table(title=f"how runtimes will read {model}", show_lines=True)
+    table = Table(title=escape(f"how runtimes will read {model}"), show_lines=True)
     for column in ("runtime", "read from", "verdict", "why"):
         table.add_column(column, overflow="fold")
     for verdict in verdicts:

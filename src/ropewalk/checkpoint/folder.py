@@ -232,7 +232,10 @@ def copy_companions(checkpoint: Checkpoint, folder: Path, window: int) -> None:
 
 def _resolved(model: str | Path, files: Sequence[str] | None = None) -> tuple[Path, str]:
     text = str(model)
-    path = Path(model).expanduser()
+    try:
+        path = Path(model).expanduser()
+    except RuntimeError:  # ~name of nobody here
+        path = Path(model)
     try:
         is_folder, is_there = path.is_dir(), path.exists()
     except OSError as error:  # a folder above it that may not be searched, a name that is too long

@@ -37,8 +37,8 @@ def plan(
     from ropewalk.planning.words import plan_lines, plan_table
 
     answer = planned(
-        model, to=maybe_tokens(to), gpus=gpus, gpu_memory=None if gpu_memory is None else device_memory(gpu_memory),
-        gpu_type=gpu_type, steps=steps, batch_tokens=maybe_tokens(batch_tokens), adapter=adapter, dtype=dtype,
+        model, to=maybe_tokens(to, "--to"), gpus=gpus, gpu_memory=None if gpu_memory is None else device_memory(gpu_memory, "--gpu-memory"),
+        gpu_type=gpu_type, steps=steps, batch_tokens=maybe_tokens(batch_tokens, "--batch-tokens"), adapter=adapter, dtype=dtype,
     )  # fmt: skip
     if as_json:
         show(json_text(answer))
@@ -59,7 +59,7 @@ def bounds(
     from ropewalk.theory.answer import bounds as bounded
     from ropewalk.theory.words import bounds_lines, bounds_table, fits_table
 
-    answer = bounded(head_dim=head_dim, theta=theta, window=tokens(window), fits=fits)
+    answer = bounded(head_dim=head_dim, theta=theta, window=tokens(window, "--window"), fits=fits)
     if as_json:
         show(json_text(answer))
         return
@@ -92,7 +92,7 @@ def search(
     if not data:
         progress.note("no --data: searching on the built-in corpus, Python sources")
     run = searched(
-        model, to=tokens(to), out=out, data=data or ["pilot"], budget=budget, windows=windows, dtype=dtype, device=device,
+        model, to=tokens(to, "--to"), out=out, data=data or ["pilot"], budget=budget, windows=windows, dtype=dtype, device=device,
         seed=seed, resume=resume, progress=progress,
     )  # fmt: skip
     if as_json:

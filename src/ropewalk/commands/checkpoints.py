@@ -33,7 +33,9 @@ def inspect(
             "--method, --option and --from have no effect without --to.\n  Give the target too, such as --to 8k."
         )
     options = parsed_options(method or "pi", option or ())
-    answer = inspected(model, method=method, to=None if to is None else tokens(to), options=options, start=start)
+    answer = inspected(
+        model, method=method, to=None if to is None else tokens(to, "--to"), options=options, start=start
+    )
     show(json_text(answer) if as_json else "\n".join(inspection_lines(answer)))
 
 
@@ -58,7 +60,7 @@ def extend(
     options = parsed_options(method, option or ())
     if dry_run:
         require_new(out)
-        plan = planned_extension(model, tokens(to), method, options, start)
+        plan = planned_extension(model, tokens(to, "--to"), method, options, start)
         content = {
             "out": str(out),
             "before": plan.before.in_words(),
@@ -70,7 +72,13 @@ def extend(
         show(json_text(content) if as_json else lines)
         return
     run = extended(
-        model, to=tokens(to), out=out, method=method, options=options, start=start, progress=TerminalProgress(console)
+        model,
+        to=tokens(to, "--to"),
+        out=out,
+        method=method,
+        options=options,
+        start=start,
+        progress=TerminalProgress(console),
     )
     positions, form = run.ropes["after"], run.resolved["written_as"]["form"]
     after = positions.get("full_attention") or positions["learned_table"]

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ropewalk.answers import show
-from ropewalk.arguments import maybe_tokens, memory, token_list, words
+from ropewalk.arguments import maybe_memory, maybe_tokens, token_list, words
 from ropewalk.commands.guard import NOT_AS_MEANT, console, verb
 from ropewalk.commands.options import (
     AsJson,
@@ -109,11 +109,11 @@ def evaluate(
     if not data and "perplexity" in tasks:
         progress.note("no --data: scoring the built-in held-out modules of the standard library")
     run = evaluated(
-        model, out=out, data=data or ["pilot"], tasks=words(tasks), lengths=None if lengths is None else token_list(lengths),
-        stride=stride, also=words(also or ""), windows_sampled=windows_sampled, max_tokens=maybe_tokens(max_tokens),
-        document_count=documents, min_tokens=maybe_tokens(min_tokens), truncate_tokens=maybe_tokens(truncate_tokens),
+        model, out=out, data=data or ["pilot"], tasks=words(tasks), lengths=None if lengths is None else token_list(lengths, "--lengths"),
+        stride=stride, also=words(also or ""), windows_sampled=windows_sampled, max_tokens=maybe_tokens(max_tokens, "--max-tokens"),
+        document_count=documents, min_tokens=maybe_tokens(min_tokens, "--min-tokens"), truncate_tokens=maybe_tokens(truncate_tokens, "--truncate-tokens"),
         task_files=task_files, limit=limit, sampler=sampler, against=against, max_drop=max_drop, allow_overlap=allow_overlap,
-        memory_budget=None if memory_budget is None else memory(memory_budget), dtype=dtype, device=device, seed=seed,
+        memory_budget=maybe_memory(memory_budget, "--memory-budget"), dtype=dtype, device=device, seed=seed,
         sequence_parallel=sequence_parallel, resume=resume, progress=progress,
     )  # fmt: skip
     if as_json:

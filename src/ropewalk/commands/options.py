@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
+from ropewalk.commands.guard import mistakes
+from ropewalk.given import MOST_SEED
 from ropewalk.rope.methods import METHODS, TABLE_METHOD
+from ropewalk.text.documents import require_texts
 
 Model = Annotated[str, typer.Argument(help="Folder, hub id (org/name) or 'pilot'.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", help="New folder.", show_default=False)]
@@ -21,15 +24,25 @@ Options = Annotated[
 Start = Annotated[
     str, typer.Option("--from", help="here: what MODEL is now; original: its base's own rotation, put back first.")
 ]
+
+
+def no_model(given: list[str] | None) -> list[str] | None:
+    """Looked at while words are read: of a model taken for a text, the parser would say only that MODEL is missing."""
+    with mistakes():
+        require_texts(given or ())
+    return given
+
+
 Data = Annotated[
     list[str] | None,
     typer.Option(
         "--data",
+        callback=no_model,
         help="Texts: one or more files (txt, jsonl, parquet) or folders; hf:org/name or hf:org/name:config:split for a "
         "data set of the hub, hf:./folder for one here; 'pilot' (the default) for the built-in ones.",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Same seed, same numbers.")]
+Seed = Annotated[int, typer.Option("--seed", help="Same seed, same numbers.", min=0, max=MOST_SEED)]
 Dtype = Annotated[
     str | None,
     typer.Option("--dtype", help="float32, bfloat16, float16 or float64. Default: bfloat16 on a GPU, else float32."),

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ropewalk.answers import show
-from ropewalk.arguments import tokens, words
+from ropewalk.arguments import maybe_memory, maybe_tokens, words
 from ropewalk.commands.guard import console, verb
 from ropewalk.commands.options import Data, Device, Dtype, Model, Out, Resume, Seed
 from ropewalk.progress import TerminalProgress
@@ -57,6 +57,13 @@ def tune(
         str | None,
         typer.Option("--batch-tokens", help="Global batch. Default: 64 sequences; 4 below 100 M parameters."),
     ] = None,
+    memory_budget: Annotated[
+        str | None,
+        typer.Option(
+            "--memory-budget",
+            help="For what a step takes beside weights, gradients and moments: 8GB. Default: most of what is free.",
+        ),
+    ] = None,
     adapter: Annotated[
         str,
         typer.Option("--adapter", help="full: every weight; lora: LoRA on attention; lora+: embeddings and norms too."),
@@ -107,10 +114,10 @@ def tune(
     run = tuned(
         model, out=out, data=data or ["pilot"], recipe=recipe, packing=packing,
         allow_short_documents=allow_short_documents, steps=steps,
-        length=None if length is None else tokens(length), learning_rate=learning_rate,
-        batch_tokens=None if batch_tokens is None else tokens(batch_tokens), adapter=adapter,
+        length=maybe_tokens(length, "--length"), learning_rate=learning_rate,
+        batch_tokens=maybe_tokens(batch_tokens, "--batch-tokens"), adapter=adapter,
         lora_rank=lora_rank, lora_alpha=lora_alpha, lora_targets=None if lora_targets is None else words(lora_targets),
-        merge=not no_merge, dtype=dtype, device=device, seed=seed, save_every=save_every, keep_saves=keep_saves,
+        merge=not no_merge, memory_budget=maybe_memory(memory_budget, "--memory-budget"), dtype=dtype, device=device, seed=seed, save_every=save_every, keep_saves=keep_saves,
         resume=resume, track=[name for one in track or () for name in words(one)], progress=progress,
         sequence_parallel=sequence_parallel,
     )  # fmt: skip

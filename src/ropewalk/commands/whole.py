@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from ropewalk.answers import show
-from ropewalk.arguments import numbers, token_list
+from ropewalk.arguments import numbers, token_list, words
 from ropewalk.commands.guard import console, verb
-from ropewalk.commands.options import Data, Device, Dtype, Out, Resume, Seed
+from ropewalk.commands.options import Device, Dtype, Out, Resume, Seed, no_model
 from ropewalk.progress import TerminalProgress
 
 
@@ -18,8 +18,18 @@ def run(
     to: Annotated[
         str | None, typer.Option("--to", help="Targets, comma-separated. Default: four times the window.")
     ] = None,
-    method: Annotated[str, typer.Option("--method", help="Arms, comma-separated.")] = "pi,yarn,none",
-    data: Data = None,
+    method: Annotated[
+        str, typer.Option("--method", help="Arms, comma-separated: methods that need no option.")
+    ] = "pi,yarn,none",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            callback=no_model,
+            help="Texts: one or more files (txt, jsonl, parquet) or folders, of which the last tenth is held out for "
+            "evaluation; 'pilot' (the default) for the built-in ones.",
+        ),
+    ] = None,
     steps: Annotated[
         str | None,
         typer.Option(
@@ -44,7 +54,7 @@ def run(
 
     progress = TerminalProgress(console)
     record = piped(
-        model, to=None if to is None else token_list(to), method=[m.strip() for m in method.split(",") if m.strip()],
+        model, to=None if to is None else token_list(to, "--to"), method=words(method),
         out=out, data=data or None, dtype=dtype, device=device, seed=seed,
         steps=None if steps is None else numbers("--steps", steps, int),
         learning_rate=None if learning_rate is None else numbers("--learning-rate", learning_rate, float), resume=resume, progress=progress,

@@ -36,6 +36,7 @@ from ropewalk.evals.questions import (
 )
 from ropewalk.evals.task_files import task_names
 from ropewalk.evals.windows import PAPER_STRIDE
+from ropewalk.given import require_budget, require_seed, several
 from ropewalk.model.load import chosen_device, describe_device, load_codec
 from ropewalk.model.ranks import WORK, Layout, joined, recorded
 from ropewalk.pilot.corpus import PILOT
@@ -47,9 +48,9 @@ def evaluate(
     model: str | Path,
     *,
     out: str | Path,
-    data: Sequence[str | Path] = (PILOT,),
+    data: str | Path | Sequence[str | Path] = (PILOT,),
     tasks: Sequence[str] = DEFAULT_TASKS,
-    lengths: Sequence[int] | None = None,
+    lengths: int | Sequence[int] | None = None,
     stride: int = PAPER_STRIDE,
     also: Sequence[str] = (),
     windows_sampled: int | None = None,
@@ -93,10 +94,13 @@ def evaluate(
     >>> [(row.metric, row.length, row.count) for row in run.results if row.name == "perplexity"]
     [('perplexity', 64, 1008), ('perplexity', 256, 1020)]
     """
-    out = Path(out)
+    out, data, tasks, also = Path(out), several(data), several(tasks), several(also)
+    lengths = None if lengths is None else several(lengths)
+    require_seed(seed)
+    require_budget(memory_budget)
     given: dict[str, Any] = {
-        "model": str(model), "data": [str(d) for d in data], "tasks": list(tasks),
-        "lengths": None if lengths is None else list(lengths), "stride": stride, "also": list(also),
+        "model": str(model), "data": [str(d) for d in data], "tasks": tasks,
+        "lengths": lengths, "stride": stride, "also": also,
         "windows_sampled": windows_sampled, "max_tokens": max_tokens, "documents": document_count,
         "min_tokens": min_tokens, "truncate_tokens": truncate_tokens,
         "task_files": None if task_files is None else str(task_files), "limit": limit, "sampler": sampler,
@@ -148,7 +152,7 @@ def evaluate(
         given=given,
         resolved={
             "subject": subject_of(checkpoint),
-            "tasks": list(tasks),
+            "tasks": tasks,
             "lengths": list(windows),
             "stride": stride,
             "documents": texts_of(scored),

@@ -29,6 +29,7 @@ from ropewalk.evals.windows import DEFINITIONS, PAPER_STRIDE
 from ropewalk.model.load import LoadedModel, TextCodec
 from ropewalk.model.scoring import Scorer
 from ropewalk.names import unknown
+from ropewalk.pilot.corpus import PILOT
 from ropewalk.progress import Progress
 from ropewalk.record import EvalResult, input_file
 from ropewalk.rope.methods import TABLE_METHOD
@@ -133,6 +134,8 @@ def _require_effect(questions: Questions, given: Mapping[str, Any]) -> None:
         idle += [(name, "a short task or govreport") for name in ("limit", "task_files") if given[name]]
     if not reports and given["sampler"] != "paper":
         idle.append(("sampler", "govreport"))
+    if "perplexity" not in questions.tasks and given["data"] != [PILOT]:
+        idle.append(("data", "perplexity"))
     for name, task in idle:
         raise DataError(
             f"--{name.replace('_', '-')} has no effect here.\n"

@@ -17,6 +17,8 @@ from ropewalk.model.rotary import assert_has_table, assert_rotates
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+
 
 class TextCodec:
     """Text <-> token ids, with what the tokenizer adds kept apart.
@@ -161,6 +163,11 @@ def chosen_device(device: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
+        if chosen.type not in DEVICES:
+            raise CheckpointError(
+                f"a device of type {chosen.type!r} cannot be used.\n  Models are run on {', '.join(DEVICES)}.\n"
+                "  Give one of those, or leave --device out."
+            )
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise CheckpointError(

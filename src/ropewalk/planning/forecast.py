@@ -18,6 +18,7 @@ from ropewalk.planning.job import STEPS, Job, fewest_gpus, job_of, longest_lengt
 from ropewalk.planning.memory import ADAPTERS, trained_numbers
 from ropewalk.planning.shapes import FAMILIES, PAPER_SIZES, Shape, paper_config, shape_of
 from ropewalk.planning.work import device, work_of
+from ropewalk.rope.spec import Window
 
 CALIBRATION_STEPS = 3
 
@@ -140,6 +141,8 @@ def _subject(model: str | Path) -> tuple[Checkpoint, Shape, list[str]]:
 
 def _length(checkpoint: Checkpoint, to: int | None) -> int:
     window = checkpoint.rope.window
+    if to is not None:
+        Window(window.original, to)  # one that extend would refuse is refused
     if to is not None and to < window.target:
         raise RopeError(
             f"the target of {to} tokens is below the window of {window.target} that {checkpoint.name} has.\n"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from ropewalk.errors import DataError
+from ropewalk.given import require_steps
 from ropewalk.names import unknown
 from ropewalk.planning.memory import ADAPTERS, MICRO_TOKENS, POLICIES, PRECISIONS, Load, Memory, memory_of
 from ropewalk.planning.shapes import Shape
@@ -86,8 +87,7 @@ def job_of(
         raise DataError(unknown("adapter", adapter, ADAPTERS))
     if dtype not in PRECISIONS:
         raise DataError(unknown("dtype", dtype, PRECISIONS))
-    if steps < 1:
-        raise DataError(f"--steps is {steps}.\n  Give at least 1; the paper tunes for {STEPS}.")
+    require_steps(steps)
     memory = on.memory if gpu_memory is None else gpu_memory
     if not LEAST_MEMORY <= memory <= MOST_MEMORY:
         raise DataError(

@@ -14,6 +14,7 @@ import jinja2
 
 from ropewalk.atomic import remove_unfinished, write_text
 from ropewalk.errors import OutputError, RecordError
+from ropewalk.given import several
 from ropewalk.reports.compare import loss_curves, panels, passkey_tables, turns, verdicts
 from ropewalk.reports.dots import change_figures
 from ropewalk.reports.figures import loss_figures, perplexity_figures, position_figures, wavelength_figures
@@ -37,7 +38,7 @@ from ropewalk.reports.wording import SPACE, duration, joined, percent, point_tex
 TEMPLATE = "page.html.j2"
 
 
-def write_report(runs: Sequence[Path], out: Path) -> Path:
+def write_report(runs: str | Path | Sequence[str | Path], out: str | Path) -> Path:
     """Leaves one HTML page at `out`, whole or not at all, and returns `out`.
 
     `runs` are folders that hold a record; a pipeline's folder brings its parts along. Raises RecordError when a folder
@@ -61,7 +62,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
             "  A report is one file in a folder that is there already.\n"
             "  Make the folder, or name another page with --out."
         )
-    text = page(sources([Path(run) for run in runs]))
+    text = page(sources([Path(run) for run in several(runs)]))
     remove_unfinished(out.parent, out.name)
     write_text(out, text, new=True)
     return out

@@ -38,14 +38,23 @@ def parsed_options(name: str, pairs: Sequence[str]) -> dict[str, Any]:
 
 def rescaled_by(name: str, rope: RopeSpec, target: int, options: dict[str, Any] | None = None) -> RopeSpec:
     """`rope` taken to `target` by the method of that name. Raises RopeError for an option it does not have or lacks."""
-    known, given = method_options(name), options or {}
+    given = options or {}
     require_options_of(name, given)
     for option, value in given.items():
         _sensible(option, value)
-    lacking = [p.name for p in known.values() if p.default is p.empty and p.name not in given]
+    lacking = [option for option in needed_options(name) if option not in given]
     if lacking:
         raise RopeError(f"method {name} needs {', '.join(lacking)}.\n  Give it as --option {lacking[0]}=...")
     return method_named(name)(rope, target, **given)
+
+
+def needed_options(name: str) -> list[str]:
+    """The options that a method cannot do without.
+
+    >>> needed_options("abf"), needed_options("pi")
+    (['theta'], [])
+    """
+    return [p.name for p in method_options(name).values() if p.default is p.empty]
 
 
 def require_options_of(name: str, given: Iterable[str]) -> None:

@@ -65,7 +65,7 @@ class RopeSpec:
             raise RopeError(
                 f"rotary_dim is {self.rotary_dim}; rotation needs an even number of dimensions, from 2 to {LARGEST_DIM}.\n"
                 "  Two dimensions of a head turn together; their number follows from head_dim and partial_rotary_factor.\n"
-                "  Correct them in config.json."
+                "  Correct it where it was given: config.json, or --head-dim."
             )
         if isinstance(self.scaling, LongRope):
             for name in ("short_factor", "long_factor"):

@@ -10,6 +10,7 @@ from ropewalk.checkpoint.output import finished_run, make_folder
 from ropewalk.checkpoint.subject import subject_of
 from ropewalk.errors import DataError, RopeError
 from ropewalk.evals.pieces import Pieces
+from ropewalk.given import require_seed, several
 from ropewalk.model.load import describe_device, load_model
 from ropewalk.pilot.corpus import PILOT
 from ropewalk.progress import Progress, silent
@@ -31,7 +32,7 @@ def search(
     *,
     to: int,
     out: str | Path,
-    data: Sequence[str | Path] = (PILOT,),
+    data: str | Path | Sequence[str | Path] = (PILOT,),
     budget: int = 400,
     windows: int = 5,
     dtype: str | None = None,
@@ -53,7 +54,8 @@ def search(
     >>> len(run.resolved["factors"]), run.results[0].value >= run.results[-1].value
     (16, True)
     """
-    out, data = Path(out), [str(one) for one in data]
+    out, data = Path(out), [str(one) for one in several(data)]
+    require_seed(seed)
     given: dict[str, Any] = {
         "model": str(model), "to": to, "data": data, "budget": budget, "windows": windows, "dtype": dtype,
         "device": device, "seed": seed,

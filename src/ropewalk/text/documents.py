@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +56,9 @@ def needed(module: str, what: str, extra: str) -> Any:
 def document_files(paths: Sequence[Path]) -> list[Path]:
     """The files behind the given paths, folders searched to the bottom, in a fixed order.
 
-    Raises DataError for a path that is not there, or a folder without texts.
+    Raises DataError for a path that is not there, a folder without texts, or one of a model.
     """
+    require_texts(paths)
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -78,6 +80,17 @@ def document_files(paths: Sequence[Path]) -> list[Path]:
                 "  Check the path."
             )
     return files
+
+
+def require_texts(paths: Sequence[str | Path]) -> None:
+    """Raises DataError for a folder with a model: its card would be taken for a text, and the model for none given."""
+    for path in paths:
+        if os.path.isfile(os.path.join(path, "config.json")):
+            raise DataError(
+                f"{path} is a model folder, and no text: it holds config.json.\n"
+                "  All that follows --data up to the next option is texts.\n"
+                "  MODEL comes before --data; files of that folder that are texts can be given by name."
+            )
 
 
 def _is_whole(file: Path, folder: Path) -> bool:

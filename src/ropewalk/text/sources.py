@@ -132,7 +132,11 @@ def _data_set(given: str) -> HubDataSet:
             "  Expected hf:org/name, hf:org/name:config:split or hf:./folder.\n"
             "  Leave config or split empty for the default: hf:org/name::validation."
         )
-    folder, revision = Path(path).expanduser(), None
+    revision = None
+    try:
+        folder = Path(path).expanduser()
+    except RuntimeError:  # ~name of nobody here
+        folder = Path(path)
     if folder.is_dir():
         path = str(folder)
     elif path[0] in "./~":

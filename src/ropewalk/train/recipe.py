@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from ropewalk.errors import DataError
+from ropewalk.given import require_steps
 from ropewalk.names import unknown
 from ropewalk.rope.spec import Window
 
@@ -100,8 +101,8 @@ def resolved_recipe(
     if packing not in PACKINGS:
         raise DataError(unknown("packing", packing, PACKINGS))
     recipe = RECIPES[name]
-    if steps is not None and steps < 1:
-        raise DataError(f"--steps is {steps}.\n  Give at least 1; the paper tunes for 1000.")
+    if steps is not None:
+        require_steps(steps)
     if length is not None and length < 2:
         raise DataError(f"--length is {length}.\n  A training sequence has at least 2 tokens.")
     window = window or Window(length or 2, length or 2)

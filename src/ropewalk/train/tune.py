@@ -9,6 +9,7 @@ from ropewalk.checkpoint.output import finished_run, make_folder, require_outsid
 from ropewalk.checkpoint.subject import subject_of
 from ropewalk.checkpoint.trained_on import write_trained_on
 from ropewalk.errors import DataError
+from ropewalk.given import require_budget, require_seed, several
 from ropewalk.model.adapters import FULL, attached, chosen_adapter
 from ropewalk.model.load import chosen_device, chosen_dtype, describe_device, load_model
 from ropewalk.model.ranked import divided, load_hollow
@@ -42,7 +43,7 @@ def tune(
     model: str | Path,
     *,
     out: str | Path,
-    data: Sequence[str | Path] = (PILOT,),
+    data: str | Path | Sequence[str | Path] = (PILOT,),
     recipe: str = "paper",
     packing: str = "concatenated",
     allow_short_documents: bool = False,
@@ -88,7 +89,10 @@ def tune(
     >>> run.status, run.resolved["batch_tokens"], 0 < run.results[0].value < 5
     ('done', 1024, True)
     """
-    out = Path(out)
+    out, data, track = Path(out), several(data), several(track)
+    lora_targets = None if lora_targets is None else several(lora_targets)
+    require_seed(seed)
+    require_budget(memory_budget)
     trackers = known_trackers(track)
     to_train = chosen_adapter(adapter, rank=lora_rank, alpha=lora_alpha, targets=lora_targets, merge=merge)
     given: dict[str, Any] = {
@@ -98,8 +102,7 @@ def tune(
         "allow_short_documents": allow_short_documents,
     }  # fmt: skip
     if adapter != FULL:
-        targets = None if lora_targets is None else list(lora_targets)
-        given |= {"lora_rank": lora_rank, "lora_alpha": lora_alpha, "lora_targets": targets, "merge": merge}
+        given |= {"lora_rank": lora_rank, "lora_alpha": lora_alpha, "lora_targets": lora_targets, "merge": merge}
     target_device = chosen_device(device)
     ranks = joined(target_device)
     progress = progress if ranks.is_first else silent
