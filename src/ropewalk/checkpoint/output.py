@@ -19,7 +19,7 @@ def require_outside(out: Path, source: Path) -> None:
     """Raises OutputError when `out` would lie in the folder that is read: a source is never written to."""
     if source.resolve() in out.resolve().parents:
         raise OutputError(
-            f"{out} lies inside the model folder {source}.\n  A source folder is never written to.\n  Give another --out."
+            f"{out} lies inside {source}, which is read.\n  A source folder is never written to.\n  Give another --out."
         )
 
 

@@ -7,6 +7,7 @@ import typer
 
 from ropewalk.answers import show
 from ropewalk.arguments import maybe_tokens, memory, token_list, words
+from ropewalk.checkpoint.output import require_outside
 from ropewalk.commands.guard import NOT_AS_MEANT, console, verb
 from ropewalk.commands.options import (
     AsJson,
@@ -133,4 +134,6 @@ def report(
     """One self-contained page from any number of runs: pictures, a table, protocols and versions."""
     from ropewalk.reports.page import write_report
 
+    for run in runs:
+        require_outside(out, run.parent if run.is_file() else run)
     show(str(write_report(runs, out)))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.folder import Checkpoint, open_checkpoint
-from ropewalk.checkpoint.output import finished_run, make_folder
+from ropewalk.checkpoint.output import finished_run, make_folder, require_outside
 from ropewalk.checkpoint.subject import subject_of
 from ropewalk.checkpoint.trained_on import trained_on
 from ropewalk.errors import DataError
@@ -110,6 +110,7 @@ def evaluate(
     if ranks.most(finished is not None):
         return finished or read_run(out)
     checkpoint = open_checkpoint(model)
+    require_outside(out, checkpoint.folder)
     windows = default_lengths(checkpoint.window.target) if lengths is None else tuple(sorted(set(lengths)))
     require_positions(checkpoint, windows)
     questions = Questions(
