@@ -107,7 +107,7 @@ def run(
             "  The last tenth of the texts is held out, so all of them are read; a data set of the hub may have no end.\n"
             "  Give files or folders (parquet ones too), or tune and evaluate a step at a time."
         )
-    if (finished := finished_run(out, given, resume=resume)) is not None:
+    if (finished := finished_run(out, "run", given, resume=resume)) is not None:
         _write_page(out)
         progress.note(f"{out} is finished, since {finished.finished}; here is what it found")
         return finished

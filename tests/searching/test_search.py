@@ -212,11 +212,11 @@ def test_a_search_on_other_texts_or_weights_is_not_gone_on_with(
         text.write_text(texts.read_text().replace("fox", "dog"))
     else:
         os.utime(model / "model.safetensors", ns=(1, 1))
-    with pytest.raises(DataError, match="texts are not those|begun with other weights"):
+    with pytest.raises(DataError, match=r"texts are not those|begun with other weights"):
         search(model, resume=True, **given)
 
 
 def test_nothing_is_written_into_the_model_s_folder(tiny_llama: Path, texts: Path) -> None:
-    with pytest.raises(OutputError, match="lies inside .*, which is read"):
+    with pytest.raises(OutputError, match=r"lies inside .*, which is read"):
         search(tiny_llama, to=256, data=[texts], out=tiny_llama / "searched")
     assert not (tiny_llama / "searched").exists()

@@ -106,7 +106,7 @@ def evaluate(
     ranks = joined(chosen_device(device), talk="cpu" if sequence_parallel == 1 else None, patience=WORK)
     ranks = ranks.over(Layout(ranks.count // max(1, sequence_parallel), sequence_parallel))
     progress = progress if ranks.is_first else silent
-    finished = ranks.first(lambda: finished_run(out, given, resume=resume))
+    finished = ranks.first(lambda: finished_run(out, "evaluate", given, resume=resume))
     if ranks.most(finished is not None):
         return finished or read_run(out)
     checkpoint = open_checkpoint(model)

@@ -59,7 +59,7 @@ def search(
         "model": str(model), "to": to, "data": data, "budget": budget, "windows": windows, "dtype": dtype,
         "device": device, "seed": seed,
     }  # fmt: skip
-    if (finished := finished_run(out, given, resume=resume)) is not None:
+    if (finished := finished_run(out, "search", given, resume=resume)) is not None:
         return finished
     checkpoint = open_checkpoint(model)
     require_outside(out, checkpoint.folder)
