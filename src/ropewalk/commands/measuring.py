@@ -60,7 +60,10 @@ def evaluate(
     truncate_tokens: Annotated[str | None, typer.Option("--truncate-tokens", help="Cut each text at N tokens.")] = None,
     task_files: Annotated[
         Path | None,
-        typer.Option("--task-files", help="Folder with boolq.jsonl, piqa.jsonl ... Default: the hub's data sets."),
+        typer.Option(
+            "--task-files",
+            help="Folder with boolq.jsonl, piqa.jsonl, ... gov_report.jsonl. Default: the hub's data sets.",
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Items of each short task, summaries.", min=1)] = None,
     sampler: Annotated[

@@ -136,7 +136,7 @@ def evaluate(
     overlap = trained_among(scored, asked_reports(questions) if digests else [], digests)
     if not allow_overlap:
         require_unread(overlap, checkpoint.folder)
-    work = measures(questions, codec, checkpoint.window.target, scored)
+    work = measures(questions, codec, checkpoint, scored, progress)
     begun = begun_in(out, inputs)
     if {"perplexity", *PASSKEYS} & set(tasks):
         _warn(checkpoint, windows, scored, progress)
