@@ -1,6 +1,7 @@
 """A model is made of just the tensors that are stored: none is made up, and none is left out without a word."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ropewalk.checking import check
 from ropewalk.checkpoint.folder import open_checkpoint
 from ropewalk.errors import CheckpointError
+from ropewalk.extension import extend
+from ropewalk.inspection import inspect
 from ropewalk.model.load import load_model
 from ropewalk.model.ranked import load_hollow
 from tests.conftest import config_of
@@ -76,3 +80,37 @@ def test_a_tied_head_may_be_stored_or_not(stored: bool, tiny_llama: Path, tmp_pa
 def test_an_unknown_dtype_is_no_fault_of_the_checkpoint(tiny_llama: Path) -> None:
     with pytest.raises(CheckpointError, match=r"^unknown dtype 'foo'"):
         load_model(open_checkpoint(tiny_llama), dtype="foo", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "config", "says"),
+    [
+        (lambda t: {f"_orig_mod.{name}": one for name, one in t.items()}, {}, "begin with '_orig_mod.'"),
+        (as_they_are, {"num_hidden_layers": 3}, "2 layers are stored, the last number 1"),
+        (as_they_are, {"num_hidden_layers": 1}, "2 layers are stored"),
+        (as_they_are, {"num_hidden_layers": 10**9}, "2 layers are stored"),
+        (lambda t: {name.replace("layers.1.", "layers.2."): one for name, one in t.items()}, {}, "the last number 2"),
+    ],
+)
+def test_verbs_that_load_no_model_refuse_other_layers_by_the_headers(
+    change: Callable[[Tensors], Tensors], config: dict, says: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    folder = changed(tiny_llama, tmp_path / "m", change, **config)
+    for verb in (
+        lambda: inspect(folder),
+        lambda: check(folder),
+        lambda: extend(folder, to=256, out=tmp_path / "out"),
+    ):
+        with pytest.raises(CheckpointError, match=re.escape(says)):
+            verb()
+    assert not (tmp_path / "out").exists()
+
+
+def test_layers_of_the_body_alone_are_those_of_the_model(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = changed(
+        tiny_llama, tmp_path / "m", lambda t: {name.removeprefix("model."): one for name, one in t.items()}
+    )
+    assert inspect(folder)["parameters"] == inspect(tiny_llama)["parameters"]
+    tokens = torch.arange(2, 50)[None]
+    ours, theirs = (load_model(open_checkpoint(one), device="cpu").model for one in (folder, tiny_llama))
+    assert torch.equal(ours(tokens).logits, theirs(tokens).logits)
