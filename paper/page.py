@@ -36,12 +36,10 @@ class Subject:
         """Its parameters in words.
 
         >>> Subject("pilot", 1_967_808, 256).size, Subject("llama-7b", 6_738_415_616, 2048).size
-        ('1.97 million', '6.74 thousand million')
+        ('1.97 million', '6.74 billion')
         """
         return (
-            f"{self.parameters / 1e9:.3g} thousand million"
-            if self.parameters >= 1e9
-            else f"{self.parameters / 1e6:.3g} million"
+            f"{self.parameters / 1e9:.3g} billion" if self.parameters >= 1e9 else f"{self.parameters / 1e6:.3g} million"
         )
 
 
@@ -99,5 +97,5 @@ def summary(found: Sequence[Verdict]) -> str:
     if not found:
         return "Tables 1 and 4 are not made yet; the claims are decided from them."
     counts = {mark: sum(one.mark == mark for one in found) for mark in ("holds", "fails", "open")}
-    words = {"holds": "hold at this scale", "fails": "do not", "open": "are not told apart"}
-    return f"Of {len(found)} verdicts, " + ", ".join(f"{counts[mark]} {said}" for mark, said in words.items()) + "."
+    words = {"holds": "holding at this scale", "fails": "not holding", "open": "not told apart"}
+    return f"{len(found)} verdicts: " + ", ".join(f"{counts[mark]} {said}" for mark, said in words.items()) + "."

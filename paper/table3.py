@@ -117,8 +117,8 @@ def finding(target: int, course: Course, own: float | None) -> str:
     steps = list(course.values)
     return (
         f"To {target}: {short(course.values[steps[0]])} untuned, {short(course.values[steps[-1]])} after {steps[-1]} steps; it "
-        f"{_falls(course.between)} and {_level(course.from_own, own)}. The paper's falls at every look, and is below the "
-        "original model's by step 200."
+        f"{_falls(course.between)}. Against the base's own {short(own)} it {_level(course.from_own)}. The paper's falls at every "
+        "look, and is below the original model's by step 200."
     )
 
 
@@ -131,15 +131,15 @@ def _falls(between: Sequence[Change]) -> str:
     return ", ".join([*filter(None, said), *([f"is not told apart from the one before at {rest}"] if rest else [])])
 
 
-def _level(from_own: Mapping[int, Change], own: float | None) -> str:
+def _level(from_own: Mapping[int, Change]) -> str:
     first = {sign: next((step for step, one in from_own.items() if one.sign == sign), None) for sign in (-1, 0)}
     said = [
-        *([f"is first not told apart from it at step {first[0]}"] if first[0] is not None else []),
-        *([f"is first below it at step {first[-1]}"] if first[-1] is not None else []),
+        *([f"is first not told apart at step {first[0]}"] if first[0] is not None else []),
+        *([f"is first below at step {first[-1]}"] if first[-1] is not None else []),
     ]
     if not said:
-        return f"stays above the base's own {short(own)}"
-    return f"against the base's own {short(own)}, {' and '.join(said)}"
+        return "stays above"
+    return " and ".join(said)
 
 
 def _picture(study: Study, runs: Mapping[int, Mapping[int, Run]], own: float | None):

@@ -52,10 +52,10 @@ def test_the_base_is_compared_with_the_row_of_its_own_table(script) -> None:
 @pytest.mark.parametrize(
     ("nats", "says"),
     [
-        ([0.5, 0.01, -0.2], "falls at every look and against the base's own 12.00, is first not told apart from it at step 60 and "
-         "is first below it at step 120"),
-        ([0.5, 0.1, 0.09], "falls at 1 of 2 looks, is not told apart from the one before at 1 and stays above the base's own"),
-        ([-0.5, -0.1, -0.09], "rises at 1, is not told apart from the one before at 1 and against"),
+        ([0.5, 0.01, -0.2], "falls at every look. Against the base's own 12.00 it is first not told apart at step 60 and is first below at "
+         "step 120."),
+        ([0.5, 0.1, 0.09], "falls at 1 of 2 looks, is not told apart from the one before at 1. Against the base's own 12.00 it stays above."),
+        ([-0.5, -0.1, -0.09], "rises at 1, is not told apart from the one before at 1. Against"),
     ],
 )  # fmt: skip
 def test_table_3_compares_each_look_with_the_last_and_with_the_base_by_errors(
