@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ropewalk.checkpoint.folder import Checkpoint, open_checkpoint, write_config
+from ropewalk.checkpoint.layers import require_layers
 from ropewalk.checkpoint.rope_blocks import text_section
 from ropewalk.checkpoint.rope_config import disagreements
 from ropewalk.checkpoint.rope_writing import written
@@ -32,6 +33,7 @@ def check(model: str | Path, *, runtimes: Sequence[str] | None = None, fix: bool
     for name in runtimes or ():
         runtime_named(name)
     checkpoint = open_checkpoint(model)
+    require_layers(checkpoint)
     if fix:
         repair(checkpoint)
         checkpoint = open_checkpoint(model)

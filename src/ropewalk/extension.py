@@ -15,6 +15,7 @@ from ropewalk.checkpoint.folder import (
     open_checkpoint,
     write_config,
 )
+from ropewalk.checkpoint.layers import require_layers
 from ropewalk.checkpoint.output import require_new, require_outside, whole_folder
 from ropewalk.checkpoint.position_table import LearnedTable, config_with, stretched
 from ropewalk.checkpoint.rope_blocks import text_section
@@ -84,6 +85,7 @@ def planned_extension(
     if start not in STARTS:
         raise RopeError(unknown("start", start, STARTS))
     checkpoint = open_checkpoint(model)
+    require_layers(checkpoint)
     if checkpoint.table is not None:
         after = _resampled_table(checkpoint, checkpoint.table, to, method, options, start)
         return Extension(checkpoint, method, checkpoint.table, after, dict(options or {}), start)

@@ -5,6 +5,7 @@ from typing import Any
 
 from ropewalk.checkpoint.families import layer_notes
 from ropewalk.checkpoint.folder import open_checkpoint
+from ropewalk.checkpoint.layers import require_layers
 from ropewalk.checkpoint.rope_blocks import SIDES, text_section
 from ropewalk.checkpoint.rope_config import contradictions
 from ropewalk.checkpoint.subject import subject_of
@@ -30,6 +31,7 @@ def inspect(
     'theta 10000, 16 pairs, window 256 -> 1024, yarn (factor 4.0)'
     """
     checkpoint = open_checkpoint(model)
+    require_layers(checkpoint)
     rope = checkpoint.rope
     answer: dict[str, Any] = {
         "model": str(model),

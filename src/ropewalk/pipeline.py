@@ -105,7 +105,7 @@ def run(
         "model": str(model), "to": to, "method": method, "data": data, "dtype": dtype, "device": device,
         "steps": _plain(steps), "learning_rate": _plain(learning_rate), "seed": seed,
     }  # fmt: skip
-    if (finished := finished_run(out, given, resume=resume)) is not None:
+    if (finished := finished_run(out, "run", given, resume=resume)) is not None:
         _write_page(out)
         progress.note(f"{out} is finished, since {finished.finished}; here is what it found")
         return finished

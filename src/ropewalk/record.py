@@ -155,6 +155,15 @@ def read_run(folder: str | Path) -> Run:
         ) from None
 
 
+def is_run_folder(folder: Path) -> bool:
+    """Whether a folder holds a record of ours, of whatever version and however it ended."""
+    try:
+        content = parsed_json(read_bounded(folder / FILE, MAX_RECORD))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"version", "command", "given", "status"} <= content.keys()
+
+
 def run_of(raw: bytes, path: Path) -> Run:
     """The record in the text of a `run.json`. Raises RecordError, or ValueError where it is no JSON."""
     content = parsed_json(raw)

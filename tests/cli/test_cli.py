@@ -137,6 +137,8 @@ BAD = [
     (["run", "MODEL", "--data", "SHORT", "--to", "4k", "--out", "x"], "is too short"),
     (["run", "MODEL", "--data", "TEXTS", "--to", "32", "--out", "x"], "not above the window of 64"),
     (["report", "NOWHERE", "--out", "x"], "NOWHERE"),
+    (["evaluate", "MODEL", "--data", "TEXTS", "--out", "INSIDE"], "lies inside"),
+    (["report", "MODEL", "--out", "INSIDE"], "lies inside"),
 ]
 
 
@@ -147,9 +149,10 @@ def test_mistakes_get_one_message_exit_code_two_and_leave_nothing(
     monkeypatch.chdir(tmp_path)
     Path("EMPTY").write_text("  \n")
     Path("SHORT").write_text("only a little text")
-    named = {"MODEL": str(tiny_llama), "TEXTS": str(texts)}
+    named = {"MODEL": str(tiny_llama), "TEXTS": str(texts), "INSIDE": str(tiny_llama / "x")}
     assert says in ropewalk(*[named.get(a, a) for a in arguments], code=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["EMPTY", "SHORT"]
+    assert not (tiny_llama / "x").exists()
 
 
 def test_check_says_what_each_runtime_will_do_and_mends_what_one_schema_leaves_unsaid(

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ropewalk.errors import DataError
+from ropewalk.checkpoint.folder import open_checkpoint
+from ropewalk.errors import CheckpointError, DataError, OutputError
 from ropewalk.evals.evaluate import evaluate
+from ropewalk.record import Run
 
 KILLS = 10
 PASSKEYS = ["passkey", "passkey-near-start", "passkey-anywhere"]
@@ -118,3 +120,49 @@ def test_other_weights_or_another_dtype_are_not_gone_on_with(tiny_llama: Path, t
             evaluate(tiny_llama, out=tmp_path / "one", resume=True, **given)
     path.write_text(json.dumps(begun))
     assert evaluate(tiny_llama, out=tmp_path / "one", resume=True, **given).status == "done"
+
+
+@pytest.mark.parametrize(
+    ("tasks", "files", "says"),
+    [
+        (["boolq"], None, "items of boolq cannot be had"),
+        (["niah_single_1"], None, "needs a window of 1024 tokens, and the model's is 64"),
+        (["govreport"], "nosuch", r"no reports for govreport: .*gov_report\.jsonl is not there(.|\n)*no \.jsonl file"),
+    ],
+)
+def test_tasks_that_cannot_be_had_leave_no_folder(
+    tasks: list[str], files: str | None, says: str, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the next start may be with other arguments."""
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", _no_network)
+    with pytest.raises(DataError, match=says):
+        evaluate(tiny_llama, out=tmp_path / "out", tasks=tasks, task_files=files and tmp_path / files)
+    assert not (tmp_path / "out").exists()
+
+
+def _no_network(*given: object, **more: object) -> None:
+    raise ConnectionError("no network")
+
+
+def test_a_folder_of_another_command_is_not_gone_on_with(tiny_llama: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    Run(command="run", given={"steps": 1}, resolved={}, ropes={}, seed=0, code={}, packages={}).write(out)
+    with pytest.raises(OutputError, match=r"was made by `ropewalk run`, and this is `ropewalk evaluate`"):
+        evaluate(tiny_llama, out=out, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("tune", r"has not ended \(status interrupted\)(.|\n)*--resume"),
+        ("evaluate", "`ropewalk evaluate` made the folder"),
+    ],
+)
+def test_a_folder_that_is_no_model_yet_says_whose_it_is(command: str, says: str, tmp_path: Path) -> None:
+    begun = Run(command=command, given={}, resolved={}, ropes={}, seed=0, code={}, packages={})
+    begun.finish(tmp_path, "interrupted")
+    with pytest.raises(CheckpointError, match=says):
+        open_checkpoint(tmp_path)

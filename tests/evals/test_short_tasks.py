@@ -21,7 +21,7 @@ from ropewalk.evals.changes import changes, failed_gate, mcnemar, paired_interva
 from ropewalk.evals.engine import EngineLM
 from ropewalk.evals.passkey import wilson_interval
 from ropewalk.evals.pieces import Pieces
-from ropewalk.evals.short_tasks import measured_short_tasks
+from ropewalk.evals.short_tasks import built_tasks, measured_short_tasks
 from ropewalk.model.load import LoadedModel, load_model
 from ropewalk.model.scoring import Scored, Scorer
 from ropewalk.progress import Progress, silent
@@ -87,9 +87,8 @@ def measured(
 ):
     pieces = Pieces(out / "pieces.jsonl")
     scorer = scorer or Scorer(loaded.model)
-    return measured_short_tasks(
-        loaded, scorer, tasks, files=folder, limit=limit, seed=0, pieces=pieces, progress=progress
-    )
+    made = built_tasks(tasks, files=folder, checkpoint=loaded.checkpoint, seed=0, progress=progress)
+    return measured_short_tasks(loaded, scorer, made, limit=limit, seed=0, pieces=pieces, progress=progress)
 
 
 def built(folder: Path | None, *names: str, **given):
@@ -371,8 +370,9 @@ def test_rulers_tasks_can_be_chosen(words: None, loaded: LoadedModel, tmp_path: 
     runs = []
     for seed in (0, 0, 1):
         pieces = Pieces(tmp_path / f"{len(runs)}.jsonl")
+        made = built_tasks(["ruler_fwe"], files=None, checkpoint=loaded.checkpoint, seed=seed, progress=silent)
         runs += measured_short_tasks(
-            loaded, Scorer(loaded.model), ["ruler_fwe"], files=None, limit=2, seed=seed, pieces=pieces, progress=silent
+            loaded, Scorer(loaded.model), made, limit=2, seed=seed, pieces=pieces, progress=silent
         )
     row, again, other = runs
     assert row == again  # what it draws, it draws from the seed

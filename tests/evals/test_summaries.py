@@ -387,7 +387,9 @@ def test_without_a_network_the_message_asks_for_a_file(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(DataError, match=r"GovReport cannot be had(.|\n)*network(.|\n)*Give a jsonl file"):
+    with pytest.raises(
+        DataError, match=r"GovReport cannot be had(.|\n)*network(.|\n)*Give a folder with gov_report\.jsonl"
+    ):
         summary_documents(None)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -229,3 +230,9 @@ def test_a_window_beyond_what_runtimes_count_is_refused() -> None:
     for target in (2**31, 10**30, 10**400):
         with pytest.raises(RopeError, match=r"from 1 to 2\^31 - 1"):
             rescaled_by("pi", BASE, target)
+
+
+def test_a_pipe_of_factors_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RopeError, match="not a plain file"):
+        parsed_options("longrope", [f"factors=@{tmp_path / 'pipe'}"])

@@ -1,6 +1,8 @@
 """The search: its space, that it finds what is there to be found, that it goes on after a stop, and what it leaves."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,14 @@ from hypothesis import strategies as st
 
 import ropewalk
 from ropewalk.checkpoint.folder import open_checkpoint
-from ropewalk.errors import DataError, RopeError
-from ropewalk.model.load import load_model
+from ropewalk.errors import DataError, OutputError, RopeError
+from ropewalk.model.load import load_codec, load_model
 from ropewalk.record import read_run
 from ropewalk.rope.methods import interpolate
 from ropewalk.searching.evolution import BEYOND, STEP, Candidate, Evolution, Space
-from ropewalk.searching.objective import Objective
+from ropewalk.searching.objective import Objective, _drawn, windows_of
 from ropewalk.searching.search import search, space_of
+from ropewalk.text.sources import sources
 
 PI = Candidate((4.0,) * 8, 1.0)
 NONE = Candidate((1.0,) * 8, 1.0)
@@ -166,3 +169,54 @@ def test_the_paper_s_comparison_measures_every_winner_on_held_out_texts(
     ]  # fmt: skip
     searched = [float(row.split("|")[4]) for row in rows]
     assert searched[3] <= searched[1] * 1.2 and searched[5] <= min(searched[:3]) + 1e-3
+
+
+def windows(data: list[str | Path], folder: Path, *, length: int = 60, count: int = 1):
+    return windows_of(load_codec(open_checkpoint(folder)), [str(one) for one in data], length, count, seed=0)
+
+
+def test_every_part_of_data_is_read_and_a_part_that_is_not_there_is_refused(
+    tiny_llama: Path, texts: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"no such text: nosuch\.txt"):
+        windows(["pilot", "nosuch.txt"], tiny_llama)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_text(texts.read_text())
+    given = sources([f"hf:{tmp_path / 'set'}", str(texts)])
+    drawn = [document.name for document in _drawn(given, False, seed=0)]
+    # three of the files, three of the data set, and neither all before the other
+    assert {name.rpartition(":")[0] for name in drawn} == {texts.name, given.data_sets[0].given} and len(drawn) == 6
+    assert len({name.rpartition(":")[0] for name in drawn[:3]}) == 2
+    both = [document.name for document, _ in zip(_drawn(sources([texts]), True, seed=1), range(12), strict=False)]
+    assert {name.rpartition(":")[0] for name in both} == {texts.name, "pilot"}
+
+
+def test_a_text_of_fewer_characters_than_tokens_is_long_enough(tiny_llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "zh.txt").write_text("\u957f\u4e0a\u4e0b\u6587" * 10)  # 40 characters, three tokens each
+    (window,), judged_on = windows([tmp_path / "zh.txt"], tiny_llama, length=100)
+    assert len(window) == 100 and judged_on.documents[0]["tokens"] == 100
+    assert [one["path"] for one in judged_on.inputs] == [str(tmp_path / "zh.txt")]
+
+
+@pytest.mark.parametrize("changed", ["texts", "weights"])
+def test_a_search_on_other_texts_or_weights_is_not_gone_on_with(
+    changed: str, tiny_llama: Path, texts: Path, tmp_path: Path
+) -> None:
+    model, text = shutil.copytree(tiny_llama, tmp_path / "m"), tmp_path / "text.jsonl"
+    text.write_text(texts.read_text())
+    given = {"to": 256, "data": [text], "budget": 10, "windows": 2, "out": tmp_path / "out"}
+    search(model, **given)
+    record = json.loads((tmp_path / "out" / "run.json").read_text()) | {"status": "interrupted", "results": []}
+    (tmp_path / "out" / "run.json").write_text(json.dumps(record))
+    if changed == "texts":
+        text.write_text(texts.read_text().replace("fox", "dog"))
+    else:
+        os.utime(model / "model.safetensors", ns=(1, 1))
+    with pytest.raises(DataError, match=r"texts are not those|begun with other weights"):
+        search(model, resume=True, **given)
+
+
+def test_nothing_is_written_into_the_model_s_folder(tiny_llama: Path, texts: Path) -> None:
+    with pytest.raises(OutputError, match=r"lies inside .*, which is read"):
+        search(tiny_llama, to=256, data=[texts], out=tiny_llama / "searched")
+    assert not (tiny_llama / "searched").exists()

@@ -21,6 +21,7 @@ from ropewalk.checkpoint.files import (
 )
 from ropewalk.checkpoint.headers import StoredTensor
 from ropewalk.checkpoint.inside import require_inside, unreadable
+from ropewalk.checkpoint.output import require_no_run
 from ropewalk.checkpoint.position_table import LearnedTable, table_of
 from ropewalk.checkpoint.rope_blocks import SIDES, text_section
 from ropewalk.checkpoint.rope_config import read_ropes
@@ -139,6 +140,7 @@ def _with_config(folder: Path, name: str) -> Checkpoint:
     try:
         config = config_of(read_bounded(path))
     except FileNotFoundError:
+        require_no_run(folder)
         raise CheckpointError(
             f"{folder} is not a model folder: config.json is missing.\n"
             "  Expected a folder as transformers saves it: config.json, *.safetensors, tokenizer files.\n"

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.atomic import beside_prefix, folder_beside, is_unfinished, remove_unfinished, sync_folder
-from ropewalk.errors import OutputError
+from ropewalk.errors import CheckpointError, OutputError, RecordError
+from ropewalk.names import printable
 from ropewalk.reading import parsed_json, read_bounded
 from ropewalk.record import FILE, MAX_RECORD, Run, read_run
 
@@ -19,7 +20,7 @@ def require_outside(out: Path, source: Path) -> None:
     """Raises OutputError when `out` would lie in the folder that is read: a source is never written to."""
     if source.resolve() in out.resolve().parents:
         raise OutputError(
-            f"{out} lies inside the model folder {source}.\n  A source folder is never written to.\n  Give another --out."
+            f"{out} lies inside {source}, which is read.\n  A source folder is never written to.\n  Give another --out."
         )
 
 
@@ -52,15 +53,22 @@ def require_new(out: Path, *, resume: bool = False) -> None:
     )
 
 
-def finished_run(out: Path, given: dict[str, Any], *, resume: bool) -> Run | None:
+def finished_run(out: Path, command: str, given: dict[str, Any], *, resume: bool) -> Run | None:
     """The record in `out` if its work is done and it is to be resumed; None if there is work to do.
 
-    Raises OutputError when `out` may not be used: it is there without `resume`, or was made with other arguments.
+    Raises OutputError when `out` may not be used: it is there without `resume`, or was made by another command than
+    `command`, or with other arguments.
     """
     require_new(out, resume=resume)
     if folder_status(out) in (None, "empty"):
         return None
     earlier = read_run(out)
+    if earlier.command != command:
+        raise OutputError(
+            f"{out} was made by `ropewalk {printable(earlier.command[:40])}`, and this is `ropewalk {command}`.\n"
+            "  --resume goes on with the same work.\n"
+            f"  Give the folder that `ropewalk {command}` began, or a new --out."
+        )
     if earlier.given != given:
         changed = sorted(k for k in earlier.given.keys() | given.keys() if earlier.given.get(k) != given.get(k))
         was = ", ".join(f"{key} {earlier.given.get(key)!r}, now {given.get(key)!r}" for key in changed)
@@ -70,6 +78,26 @@ def finished_run(out: Path, given: dict[str, Any], *, resume: bool) -> Run | Non
             "  Give the same arguments, or another --out."
         )
     return earlier if earlier.status == "done" else None
+
+
+def require_no_run(folder: Path) -> None:
+    """Raises CheckpointError for a folder that has no config.json because of what made it."""
+    try:
+        run = read_run(folder)
+    except RecordError:
+        return
+    made = f"{folder} is no model: config.json is missing, and `ropewalk {printable(run.command[:40])}` made the folder"
+    if run.command == "tune" and run.status != "done":
+        raise CheckpointError(
+            f"{made}, which has not ended (status {printable(run.status[:40])}).\n"
+            "  The tuned model is written when the last step is done.\n"
+            f"  Go on with it first: ropewalk tune ... --out {folder} --resume."
+        )
+    raise CheckpointError(
+        f"{made}.\n"
+        "  Expected a model's folder: what `ropewalk extend` made, or a tuning that was merged (`ropewalk tune`).\n"
+        "  Give that folder; below one of `ropewalk run` they are named tuned."
+    )
 
 
 def folder_status(out: Path) -> str | None:

@@ -7,6 +7,7 @@ import typer
 
 from ropewalk.answers import show
 from ropewalk.arguments import maybe_memory, maybe_tokens, token_list, words
+from ropewalk.checkpoint.output import require_outside
 from ropewalk.commands.guard import NOT_AS_MEANT, console, verb
 from ropewalk.commands.options import (
     AsJson,
@@ -59,7 +60,10 @@ def evaluate(
     truncate_tokens: Annotated[str | None, typer.Option("--truncate-tokens", help="Cut each text at N tokens.")] = None,
     task_files: Annotated[
         Path | None,
-        typer.Option("--task-files", help="Folder with boolq.jsonl, piqa.jsonl ... Default: the hub's data sets."),
+        typer.Option(
+            "--task-files",
+            help="Folder with boolq.jsonl, piqa.jsonl, ... gov_report.jsonl. Default: the hub's data sets.",
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Items of each short task, summaries.", min=1)] = None,
     sampler: Annotated[
@@ -133,4 +137,6 @@ def report(
     """One self-contained page from any number of runs: pictures, a table, protocols and versions."""
     from ropewalk.reports.page import write_report
 
+    for run in runs:
+        require_outside(out, run.parent if run.is_file() else run)
     show(str(write_report(runs, out)))

@@ -33,9 +33,7 @@ def begun_in(out: Path, inputs: list[dict[str, Any]]) -> Run | None:
 def require_same(begun: Run, run: Run, out: Path) -> None:
     """Raises DataError where pieces made now would not be as those made before: other weights, device or code."""
     for what, before, now in (
-        ("documents", begun.resolved["documents"], run.resolved["documents"]),
-        ("weights", begun.resolved["weights"], run.resolved["weights"]),
-        ("engine", begun.resolved["engine"], run.resolved["engine"]),
+        *((what, begun.resolved.get(what), run.resolved.get(what)) for what in ("documents", "weights", "engine")),
         *((key, begun.device[key], run.device[key]) for key in ("type", "name", "dtype")),
         *((name, begun.packages.get(name), run.packages.get(name)) for name in ("torch", "transformers", "lm_eval")),
     ):

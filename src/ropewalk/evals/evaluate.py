@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.folder import Checkpoint, open_checkpoint
-from ropewalk.checkpoint.output import finished_run, make_folder
+from ropewalk.checkpoint.output import finished_run, make_folder, require_outside
 from ropewalk.checkpoint.subject import subject_of
 from ropewalk.checkpoint.trained_on import trained_on
 from ropewalk.errors import DataError
@@ -110,10 +110,11 @@ def evaluate(
     ranks = joined(chosen_device(device), talk="cpu" if sequence_parallel == 1 else None, patience=WORK)
     ranks = ranks.over(Layout(ranks.count // max(1, sequence_parallel), sequence_parallel))
     progress = progress if ranks.is_first else silent
-    finished = ranks.first(lambda: finished_run(out, given, resume=resume))
+    finished = ranks.first(lambda: finished_run(out, "evaluate", given, resume=resume))
     if ranks.most(finished is not None):
         return finished or read_run(out)
     checkpoint = open_checkpoint(model)
+    require_outside(out, checkpoint.folder)
     windows = default_lengths(checkpoint.window.target) if lengths is None else tuple(sorted(set(lengths)))
     require_positions(checkpoint, windows)
     questions = Questions(
@@ -139,7 +140,7 @@ def evaluate(
     overlap = trained_among(scored, asked_reports(questions) if digests else [], digests)
     if not allow_overlap:
         require_unread(overlap, checkpoint.folder)
-    work = measures(questions, codec, checkpoint.window.target, scored)
+    work = measures(questions, codec, checkpoint, scored, progress)
     begun = begun_in(out, inputs)
     if {"perplexity", *PASSKEYS} & set(tasks):
         _warn(checkpoint, windows, scored, progress)

@@ -21,9 +21,9 @@ from ropewalk.evals.passkey import (
 )
 from ropewalk.evals.perplexity import PerplexityPlan, measured_perplexity
 from ropewalk.evals.pieces import Pieces
-from ropewalk.evals.short_tasks import SHORT_TASKS, is_short_task, measured_short_tasks
+from ropewalk.evals.short_tasks import SHORT_TASKS, built_tasks, is_short_task, measured_short_tasks
 from ropewalk.evals.summaries import SAMPLERS, hub_file, measured_summaries, optional, summary_documents
-from ropewalk.evals.task_files import require_items, task_names
+from ropewalk.evals.task_files import govreport_file, task_names
 from ropewalk.evals.task_files import task_files as local_task_files
 from ropewalk.evals.windows import DEFINITIONS, PAPER_STRIDE
 from ropewalk.model.load import LoadedModel, TextCodec
@@ -145,10 +145,10 @@ def _require_effect(questions: Questions, given: Mapping[str, Any]) -> None:
 
 
 def measures(
-    questions: Questions, codec: TextCodec, window: int, scored: Sequence[ScoredDocument]
+    questions: Questions, codec: TextCodec, checkpoint: Checkpoint, scored: Sequence[ScoredDocument], progress: Progress
 ) -> list[Callable[[Asked], list[EvalResult]]]:
     """What answers each question, made before the model is loaded: what cannot be asked is refused at once."""
-    target, seed = questions.target, questions.seed
+    target, seed, window = questions.target, questions.seed, checkpoint.window.target
     work: list[Callable[[Asked], list[EvalResult]]] = []
     if scored:
         work.append(
@@ -181,15 +181,17 @@ def measures(
         hidden = landmark_documents(codec, target, seed)
         work.append(lambda asked: measured_landmark(asked.loaded, hidden, target, asked.pieces, asked.progress))
     if questions.short_tasks:
-        require_items(questions.short_tasks, questions.task_files)
+        built = built_tasks(
+            questions.short_tasks, files=questions.task_files, checkpoint=checkpoint, seed=seed, progress=progress
+        )
         work.append(
             lambda asked: measured_short_tasks(
-                asked.loaded, asked.scorer, questions.short_tasks, files=questions.task_files, limit=questions.limit,
-                seed=seed, pieces=asked.pieces, progress=asked.progress,
+                asked.loaded, asked.scorer, built, limit=questions.limit, seed=seed, pieces=asked.pieces,
+                progress=asked.progress,
             )
         )  # fmt: skip
     if "govreport" in questions.tasks:
-        file = _govreport_file(questions)
+        file = govreport_file(questions.task_files)
         summary_room(codec, window)
         optional("rouge_score.rouge_scorer")
         summary_documents(file, questions.limit)
@@ -206,16 +208,13 @@ def _hits(asked: Asked, cells: Sequence[Any], title: str) -> list[int]:
     return measured_hits(asked.scorer, cells, title, asked.pieces, asked.progress)
 
 
-def _govreport_file(questions: Questions) -> Path | None:
-    """The local reports, if the folder of task files has them."""
-    folder = questions.task_files
-    file = None if folder is None else folder / "gov_report.jsonl"
-    return file if file is None or file.is_file() else None
-
-
 def asked_reports(questions: Questions) -> list[SummaryDocument]:
     """The reports that are to be summarized, if any are."""
-    return summary_documents(_govreport_file(questions), questions.limit) if "govreport" in questions.tasks else []
+    return (
+        summary_documents(govreport_file(questions.task_files), questions.limit)
+        if "govreport" in questions.tasks
+        else []
+    )
 
 
 def task_inputs(questions: Questions) -> list[dict[str, Any]]:
@@ -224,7 +223,7 @@ def task_inputs(questions: Questions) -> list[dict[str, Any]]:
     if questions.short_tasks:
         files += local_task_files(task_names(questions.short_tasks), questions.task_files).values()
     if "govreport" in questions.tasks:
-        files.append(_govreport_file(questions) or hub_file())
+        files.append(govreport_file(questions.task_files) or hub_file())
     return [input_file(file) for file in files]
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ropewalk.checkpoint.folder import Checkpoint
 from ropewalk.errors import DataError
 from ropewalk.evals.passkey import wilson_interval
 from ropewalk.evals.pieces import Pieces
@@ -43,22 +44,29 @@ def is_short_task(name: str) -> bool:
     return name in SHORT_TASKS or name.startswith(LONG_NAMES)
 
 
-def measured_short_tasks(
-    loaded: LoadedModel, scorer: Scorer, tasks: Sequence[str], *, files: Path | None, limit: int | None, seed: int,
-    pieces: Pieces, progress: Progress,
-) -> list[EvalResult]:  # fmt: skip
-    """A row for each task and metric, in the order asked for; `limit` takes the first so many items of each task.
+def built_tasks(
+    tasks: Sequence[str], *, files: Path | None, checkpoint: Checkpoint, seed: int, progress: Progress
+) -> list[NamedTask]:
+    """The tasks with their items, in the order asked for, made before anything is computed or written.
 
     `files` is a folder with boolq.jsonl, race-high.jsonl and so on; None lets lm_eval fetch its own data. `seed` is for
-    tasks that draw their items. Raises DataError for what the caller can mend, before anything is computed.
+    tasks that draw their items. Raises DataError for items that cannot be had.
     """
-    if limit is not None and limit < 1:
-        raise DataError(f"a limit of {limit} items measures nothing.\n  Give at least 1, or none for all items.")
     require_lm_eval()
     if files is None:
         progress.note("Items of short tasks come from the hub, or from what `datasets` has of it.")
     with quietly(seed):
-        built = named_tasks(tasks, files=files, checkpoint=loaded.checkpoint.folder, window=loaded.window, seed=seed)
+        return named_tasks(tasks, files=files, checkpoint=checkpoint.folder, window=checkpoint.window.target, seed=seed)
+
+
+def measured_short_tasks(
+    loaded: LoadedModel, scorer: Scorer, built: Sequence[NamedTask], *, limit: int | None, seed: int, pieces: Pieces,
+    progress: Progress,
+) -> list[EvalResult]:  # fmt: skip
+    """A row for each task and metric; `limit` takes the first so many items of each task. Raises DataError for a limit of
+    none."""
+    if limit is not None and limit < 1:
+        raise DataError(f"a limit of {limit} items measures nothing.\n  Give at least 1, or none for all items.")
     from ropewalk.evals.engine import EngineLM  # lm_eval takes seconds to import
 
     engine = EngineLM(loaded, scorer)

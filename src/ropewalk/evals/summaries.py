@@ -90,7 +90,8 @@ def hub_file() -> Path:
         raise DataError(
             f"GovReport cannot be had: fetching {HUB} from the hub ended with {type(error).__name__}.\n"
             "  Without a local file the reports come from there; a network is needed once.\n"
-            '  Give a jsonl file, each line an object with the fields "report" and "summary".'
+            "  Give a folder with gov_report.jsonl (--task-files), each line an object with the fields "
+            '"report" and "summary".'
         ) from error
 
 

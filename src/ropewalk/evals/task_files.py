@@ -78,20 +78,30 @@ def task_files(names: Sequence[str], files: Path | None) -> dict[str, Path]:
     paths = {} if files is None else {name: files / f"{name}.jsonl" for name in names if name in TASKS}
     for name, path in paths.items():
         if not path.is_file():
-            there = ", ".join(sorted(p.name for p in path.parent.glob("*.jsonl"))) or "no .jsonl file"
             raise DataError(
                 f"no items for {name}: {path} is not there.\n"
-                f"  The folder of task files holds {there}; {name} is read from {path.name}.\n"
+                f"  The folder of task files holds {_there(path.parent)}; {name} is read from {path.name}.\n"
                 f"  Put it there, one item a line: {LINES[TASKS[name]]}."
             )
     return paths
 
 
-def require_items(tasks: Sequence[str], files: Path | None) -> None:
-    """Raises DataError where lm_eval is missing, a task is unknown, or a local file has a line that is no item."""
-    require_lm_eval()
-    for name, path in task_files(task_names(tasks), files).items():
-        local_documents(name, path)
+def govreport_file(files: Path | None) -> Path | None:
+    """The local reports, None without a folder of task files. Raises DataError when they are not in it."""
+    if files is None:
+        return None
+    path = files / "gov_report.jsonl"
+    if not path.is_file():
+        raise DataError(
+            f"no reports for govreport: {path} is not there.\n"
+            f"  The folder of task files holds {_there(files)}; govreport is read from {path.name}.\n"
+            '  Put it there, one report a line: {"report": "...", "summary": "..."}; or leave --task-files out.'
+        )
+    return path
+
+
+def _there(files: Path) -> str:
+    return ", ".join(sorted(p.name for p in files.glob("*.jsonl"))) or "no .jsonl file"
 
 
 def named_tasks(

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from ropewalk.checkpoint.folder import Checkpoint
 from ropewalk.errors import CheckpointError, DataError
+from ropewalk.model.fit import require_fit
 from ropewalk.model.rotary import assert_has_table, assert_rotates
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -75,21 +76,25 @@ class LoadedModel:
 def load_model(checkpoint: Checkpoint, *, dtype: str | None = None, device: str | None = None) -> LoadedModel:
     """The model in evaluation mode. `dtype` None: bfloat16 on a GPU, float32 on a CPU; `device` None: a GPU if any.
 
-    Raises CheckpointError when weights or tokenizer do not load or the rotation is not the folder's.
+    Raises CheckpointError when weights or tokenizer do not load, the weights are not those that config.json asks for, or
+    the rotation is not the folder's.
     """
     chosen = chosen_device(device)
+    numbers = chosen_dtype(dtype, chosen)
     codec = load_codec(checkpoint)
     with quiet_libraries():
         try:
-            model = AutoModelForCausalLM.from_pretrained(
+            model, info = AutoModelForCausalLM.from_pretrained(
                 checkpoint.folder,
-                dtype=chosen_dtype(dtype, chosen),
+                dtype=numbers,
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
+                output_loading_info=True,
             )
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
             raise unloadable(checkpoint, error) from error
+    require_fit(info, checkpoint)
     model.to(chosen)  # type: ignore[arg-type]  device only: a cast here would cast the frequencies too
     if checkpoint.table is not None:
         assert_has_table(model, checkpoint.table, str(checkpoint.folder))

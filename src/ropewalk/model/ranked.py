@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from ropewalk.checkpoint.folder import Checkpoint
 from ropewalk.errors import RankError
 from ropewalk.model.engine import Engine, Lean, Stock, autocast
+from ropewalk.model.fit import left_over
 from ropewalk.model.head import BodyAndHead
 from ropewalk.model.lean import EVERYTHING, LeanEngine
 from ropewalk.model.load import DTYPES, LoadedModel, chosen_device, load_codec, load_model, quiet_libraries, unloadable
@@ -51,7 +52,8 @@ def load_hollow(checkpoint: Checkpoint, *, dtype: str, device: str | None = None
         if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
             model.set_submodule(name, type(module)(config))
     stored = {tensor.name: tensor.shape for own in checkpoint.tensors.values() for tensor in own}
-    if any(stored.get(name) != tuple(parameter.shape) for name, parameter in _stored(model).items()):
+    other = any(stored.get(name) != tuple(parameter.shape) for name, parameter in _stored(model).items())
+    if other or left_over(stored, model.state_dict().keys()):
         return _on_host(checkpoint, dtype, device)
     assert_rotates(model, checkpoint.ropes, str(checkpoint.folder))
     return LoadedModel(model, load_codec(checkpoint), checkpoint, chosen_device(device))

@@ -1,12 +1,13 @@
 """Options of the methods: read from text, checked against what a method takes, and handed to it."""
 
 import inspect
-import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ropewalk.errors import RopeError
 from ropewalk.names import unknown
+from ropewalk.reading import parsed_json, read_bounded
 from ropewalk.rope.methods import METHODS, method_named, require_known
 from ropewalk.rope.spec import RopeSpec
 
@@ -70,8 +71,7 @@ def _parsed(option: str, text: str, annotation: str) -> Any:
     try:
         if "Sequence" in annotation:
             if text.startswith("@"):
-                with open(text[1:], encoding="utf-8") as file:
-                    values = json.load(file)
+                values = parsed_json(read_bounded(Path(text[1:])))
                 if not isinstance(values, list):
                     raise ValueError("the file holds no list")
                 return [value if isinstance(value, bool) else float(value) for value in values]

@@ -2,19 +2,22 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ropewalk.errors import DataError, RopeError
+from ropewalk.evals.documents import ScoredDocument, texts_of
 from ropewalk.model.load import LoadedModel, TextCodec
 from ropewalk.model.rotary import rotary_buffers
 from ropewalk.model.scoring import Scorer
 from ropewalk.pilot.corpus import PILOT, training_texts
 from ropewalk.rope.frequencies import base_frequencies
 from ropewalk.searching.evolution import Candidate
-from ropewalk.text.sources import sources
+from ropewalk.text.documents import Document, documents
+from ropewalk.text.sources import Sources, sources
 
 
 class Objective:
@@ -48,36 +51,53 @@ class Objective:
         return total / count
 
 
+@dataclass(frozen=True)
+class TextsJudgedOn:
+    """What the windows were cut from: each document as the record names it, and `inputs` for the record."""
+
+    documents: list[dict[str, Any]]
+    inputs: list[dict[str, Any]]
+
+
 def windows_of(
     codec: TextCodec, data: Sequence[str], length: int, count: int, seed: int
-) -> tuple[list[list[int]], list]:
-    """The first `length` tokens of `count` documents that are so long, in an order drawn from `seed`; and their names.
+) -> tuple[list[list[int]], TextsJudgedOn]:
+    """The first `length` tokens of `count` documents that are so long, in an order drawn from `seed`; and which they are.
 
-    Raises DataError when there are fewer. "pilot" is the built-in corpus that the pilot is tuned on, never what it is
-    measured on.
+    Raises DataError when there are fewer, or when anything in `data` is not there. "pilot" is the built-in corpus that the
+    pilot is tuned on, never what it is measured on.
     """
-    windows: list[list[int]] = []
-    names: list[str] = []
-    for name, text in _texts(data, seed):
-        tokens = codec.document(text) if len(text) >= length else []  # no token is less than a character
+    builtin = PILOT in data and not Path(PILOT).exists()
+    given = sources([one for one in data if not (builtin and one == PILOT)])
+    found: list[ScoredDocument] = []
+    for document in _drawn(given, builtin, seed):
+        tokens = codec.document(document.text)
         if len(tokens) >= length:
-            windows.append(tokens[:length])
-            names.append(name)
-        if len(windows) == count:
-            return windows, names
+            found.append(ScoredDocument(document.name, tokens[:length], document.sha256))
+        if len(found) == count:
+            return [one.tokens for one in found], TextsJudgedOn(texts_of(found), given.inputs())
     raise DataError(
-        f"{len(windows)} documents of {', '.join(data)} have {length} tokens, and {count} are needed.\n"
+        f"{len(found)} documents of {', '.join(data)} have {length} tokens, and {count} are needed.\n"
         "  A candidate is judged on whole windows of the target.\n"
         "  Give longer texts, fewer --windows, or a shorter --to."
     )
 
 
-def _texts(data: Sequence[str], seed: int) -> Iterator[tuple[str, str]]:
-    if PILOT in data and not Path(PILOT).exists():
-        yield from ((f"{PILOT}:{number}", text) for number, text in enumerate(training_texts(seed)))
-    given = sources([one for one in data if one != PILOT or Path(one).exists()])
-    named = [(document.name, document.text) for document in given.documents()] if given.files else []
-    random.Random(seed).shuffle(named)
-    yield from named
-    for data_set in () if given.files else given.data_sets:
-        yield from ((document.name, document.text) for document in data_set.documents())
+def _drawn(given: Sources, builtin: bool, seed: int) -> Iterator[Document]:
+    """All documents, the next always from a source drawn at random: the files (shuffled), the built-in corpus, each data set.
+
+    A data set may have no end, so it is read as far as it is drawn from.
+    """
+    rng = random.Random(seed)
+    files = list(documents(given.files))
+    rng.shuffle(files)
+    live = [iter(files)] if files else []
+    if builtin:
+        live.append(Document(f"{PILOT}:{number}", text) for number, text in enumerate(training_texts(seed)))
+    live += [data_set.documents() for data_set in given.data_sets]
+    while live:
+        source = rng.choice(live) if len(live) > 1 else live[0]
+        try:
+            yield next(source)
+        except StopIteration:
+            live.remove(source)

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.folder import open_checkpoint
-from ropewalk.checkpoint.output import finished_run, make_folder
+from ropewalk.checkpoint.output import finished_run, make_folder, require_outside
 from ropewalk.checkpoint.subject import subject_of
 from ropewalk.errors import DataError, RopeError
+from ropewalk.evals.begun import begun_in, require_same, weights_of
 from ropewalk.evals.pieces import Pieces
 from ropewalk.given import require_seed, several
 from ropewalk.model.load import describe_device, load_model
@@ -60,9 +61,10 @@ def search(
         "model": str(model), "to": to, "data": data, "budget": budget, "windows": windows, "dtype": dtype,
         "device": device, "seed": seed,
     }  # fmt: skip
-    if (finished := finished_run(out, given, resume=resume)) is not None:
+    if (finished := finished_run(out, "search", given, resume=resume)) is not None:
         return finished
     checkpoint = open_checkpoint(model)
+    require_outside(out, checkpoint.folder)
     if budget < LEAST_BUDGET or windows < 1:
         raise DataError(
             f"a search of {budget} candidates on {windows} windows finds nothing.\n"
@@ -71,16 +73,25 @@ def search(
         )
     space, names = space_of(checkpoint.rope, to)
     loaded = load_model(checkpoint, dtype=dtype, device=device)
-    texts, texts_named = windows_of(loaded.codec, data, to, windows, seed)
+    texts, judged_on = windows_of(loaded.codec, data, to, windows, seed)
+    begun = begun_in(out, judged_on.inputs)
     objective, evolution = Objective(loaded, texts), Evolution(space, budget, seed)
     run = Run(
         command="search",
         given=given,
-        resolved={"subject": subject_of(checkpoint), "texts": texts_named, "population": evolution.population},
+        resolved={
+            "subject": subject_of(checkpoint),
+            "documents": judged_on.documents,
+            "weights": weights_of(checkpoint),
+            "population": evolution.population,
+        },
         ropes={"before": checkpoint.positions_for_record()},
         seed=seed,
         device=describe_device(loaded.device, loaded.model.dtype),
+        inputs=judged_on.inputs,
     )
+    if begun is not None:
+        require_same(begun, run, out)
     make_folder(out)
     with run.recorded(out):
         tried = Pieces(out / TRIED)

@@ -11,6 +11,7 @@ from typing import Any
 
 from ropewalk.atomic import UNFINISHED
 from ropewalk.errors import DataError
+from ropewalk.record import is_run_folder
 
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".py"})  # looked for in folders; a file given by name may be any text
 JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson"})
@@ -56,23 +57,22 @@ def needed(module: str, what: str, extra: str) -> Any:
 def document_files(paths: Sequence[Path]) -> list[Path]:
     """The files behind the given paths, folders searched to the bottom, in a fixed order.
 
-    Raises DataError for a path that is not there, a folder without texts, or one of a model.
+    Folders that a run of ours left below are passed over: what they hold are results. Raises DataError for a path that is
+    not there or no plain file, a folder without texts, or one of a model.
     """
     require_texts(paths)
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            suffixes = TEXT_SUFFIXES | JSONL_SUFFIXES | PARQUET_SUFFIXES
-            found = sorted(p for p in path.rglob("*") if p.suffix in suffixes and p.is_file() and _is_whole(p, path))
-            if not found:
-                raise DataError(
-                    f"no texts in the folder {path}.\n"
-                    f"  Looked for {', '.join(sorted(suffixes))} in it and below.\n"
-                    "  Give files by name, or another folder."
-                )
-            files += found
+            files += _files_in(path)
         elif path.is_file():
             files.append(path)
+        elif path.exists():
+            raise DataError(
+                f"{path} is not a plain file.\n"
+                "  Texts are read more than once, first to know them again later; a pipe or a device gives them once.\n"
+                "  Save the texts to a file and give that."
+            )
         else:
             raise DataError(
                 f"no such text: {path}.\n"
@@ -93,9 +93,41 @@ def require_texts(paths: Sequence[str | Path]) -> None:
             )
 
 
+def _files_in(folder: Path) -> list[Path]:
+    suffixes = TEXT_SUFFIXES | JSONL_SUFFIXES | PARQUET_SUFFIXES
+    ours: dict[Path, bool] = {folder: False}  # of those below it alone: who names a run's folder means what is in it
+
+    def is_ours(below: Path) -> bool:
+        if below not in ours:
+            ours[below] = is_ours(below.parent) or is_run_folder(below)
+        return ours[below]
+
+    found = [p for p in folder.rglob("*") if p.suffix in suffixes and p.is_file() and _is_whole(p, folder)]
+    found = sorted(p for p in found if not is_ours(p.parent))
+    if not found:
+        raise DataError(
+            f"no texts in the folder {folder}.\n"
+            f"  Looked for {', '.join(sorted(suffixes))} in it and below, but not in folders that ropewalk made.\n"
+            "  Give files by name, or another folder."
+        )
+    return found
+
+
 def _is_whole(file: Path, folder: Path) -> bool:
     """Not in what a killed run of ours left half made."""
     return not any(UNFINISHED.fullmatch(part) for part in file.relative_to(folder).parts)
+
+
+def require_characters(text: str, where: str) -> None:
+    """Raises DataError for half a surrogate pair, which JSON can hold: no tokenizer takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where} holds half a surrogate pair, \\u{ord(text[error.start]):04x}, at character {error.start}.\n"
+            "  It stands for no character, so that no tokenizer has tokens for it.\n"
+            "  Correct the text, or take it out."
+        ) from None
 
 
 def documents(files: Sequence[Path]) -> Iterator[Document]:
@@ -129,12 +161,20 @@ def _whole(file: Path) -> Iterator[Document]:
 
 
 def _lines(file: Path) -> Iterator[Document]:
-    with file.open(encoding="utf-8") as lines:
+    before = 0  # bytes of the lines above
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
+            before += len(line)
             if not line.strip():
                 continue
             try:
-                text = json.loads(line)[TEXT_FIELD]
+                text = json.loads(line.decode())[TEXT_FIELD]
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"line {number} of {file} is not UTF-8 text (byte {before - len(line) + error.start} of the file).\n"
+                    "  Texts are read as UTF-8.\n"
+                    "  Convert the file, or correct the line."
+                ) from None
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise DataError(
                     f"line {number} of {file} is not a document: {error!r}.\n"
@@ -143,6 +183,7 @@ def _lines(file: Path) -> Iterator[Document]:
                 ) from None
             if not isinstance(text, str):
                 raise DataError(f'line {number} of {file}: the field "{TEXT_FIELD}" is not a text.')
+            require_characters(text, f"line {number} of {file}")
             if text.strip():
                 yield Document(f"{file.name}:{number}", text)
 
@@ -166,6 +207,7 @@ def _rows(file: Path) -> Iterator[Document]:
                         raise DataError(
                             f'row {number} of {file}: the column "{TEXT_FIELD}" holds {type(text).__name__}, not a text.'
                         )
+                    require_characters(text or "", f"row {number} of {file}")
                     if text and text.strip():
                         yield Document(f"{file.name}:{number}", text)
     except (DataError, UnicodeDecodeError, OSError):

@@ -20,7 +20,7 @@ from huggingface_hub import snapshot_download
 
 from ropewalk.errors import DataError
 from ropewalk.record import input_file
-from ropewalk.text.documents import TEXT_FIELD, Document, document_files, documents, needed
+from ropewalk.text.documents import TEXT_FIELD, Document, document_files, documents, needed, require_characters
 
 HUB = "hf:"
 SPLIT = "train"
@@ -55,6 +55,7 @@ class HubDataSet:
                     f"  Each row is a document; the columns are {', '.join(row)}.\n"
                     "  Give a data set that has its texts there, or save them as jsonl."
                 )
+            require_characters(text or "", f"row {number} of {self.given}")
             if text and text.strip():
                 yield Document(f"{self.given}:{number}", text)
 
@@ -120,6 +121,12 @@ def sources(data: Sequence[str | Path]) -> Sources:
     '1a2b3c'
     """
     named = [str(one) for one in data]
+    if not all(one.strip() for one in named):
+        raise DataError(
+            "--data names nothing: the name is empty.\n"
+            "  Expected a file, a folder, or a data set of the hub; a shell makes an empty name of a variable that is not set.\n"
+            "  Name the texts, or . for the folder you are in."
+        )
     files = document_files([Path(one) for one in named if not one.startswith(HUB)])
     return Sources(tuple(files), tuple(_data_set(one) for one in named if one.startswith(HUB)))
 

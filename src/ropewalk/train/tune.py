@@ -106,7 +106,7 @@ def tune(
     target_device = chosen_device(device)
     ranks = joined(target_device)
     progress = progress if ranks.is_first else silent
-    finished = ranks.first(lambda: finished_run(out, given, resume=resume))
+    finished = ranks.first(lambda: finished_run(out, "tune", given, resume=resume))
     if ranks.most(finished is not None):
         return finished or read_run(out)
     checkpoint = open_checkpoint(model)
