@@ -84,7 +84,7 @@ def load_model(checkpoint: Checkpoint, *, dtype: str | None = None, device: str 
     codec = load_codec(checkpoint)
     with quiet_libraries():
         try:
-            model, info = AutoModelForCausalLM.from_pretrained(
+            made: Any = AutoModelForCausalLM.from_pretrained(
                 checkpoint.folder,
                 dtype=numbers,
                 use_safetensors=True,
@@ -94,8 +94,9 @@ def load_model(checkpoint: Checkpoint, *, dtype: str | None = None, device: str 
             )
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
             raise unloadable(checkpoint, error) from error
+    model, info = made
     require_fit(info, checkpoint)
-    model.to(chosen)  # type: ignore[arg-type]  device only: a cast here would cast the frequencies too
+    model.to(chosen)  # device only: a cast here would cast the frequencies too
     if checkpoint.table is not None:
         assert_has_table(model, checkpoint.table, str(checkpoint.folder))
     else:
