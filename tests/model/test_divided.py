@@ -12,6 +12,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from ropewalk.checkpoint.folder import open_checkpoint
 from ropewalk.errors import DataError
+from ropewalk.model import ranked
 from ropewalk.model.engine import Batch, Lean, Stock, autocast
 from ropewalk.model.head import BodyAndHead
 from ropewalk.model.lean import ATTENTION, EVERYTHING, INPUT, LeanEngine
@@ -97,8 +98,11 @@ def test_the_stock_engine_holds_copies_no_longer_than_autograd_does(folder: Path
     assert 0 < casts_held(model, stock) <= 2 * matrices
 
 
-def test_a_family_without_an_engine_waits_in_the_hosts_memory(tmp_path: Path, tiny_tokenizer: Path) -> None:
+def test_a_family_without_an_engine_waits_in_the_hosts_memory(
+    tmp_path: Path, tiny_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Wherever it is to go, for FSDP2 takes it there a layer at a time. `meta` stands for a device that is not the host."""
+    monkeypatch.setattr(ranked, "chosen_device", torch.device)  # which refuses it for a model that is to be used
     config = Gemma2Config(
         vocab_size=300, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, head_dim=8, max_position_embeddings=64,
