@@ -117,7 +117,10 @@ def assert_whole(out: Path, whole: Path) -> None:
 def test_a_rank_may_die_before_the_first_step_or_after_the_last(
     begun: tuple[list[str], Path], moment: str, number: int, tmp_path: Path
 ) -> None:
-    """When weights and a save are read, and when the tuned checkpoint is written, by the first rank with what all send."""
+    """When weights and a save are read, and when the tuned checkpoint is written, by the first rank with what all send.
+
+    Nobody may speak then: torchrun's SIGTERM ends the other at once.
+    """
     arguments, folder = begun
     out, rng = tmp_path / "run", random.Random(f"{moment} {number}")
     if moment == "while it begins again":
@@ -133,7 +136,7 @@ def test_a_rank_may_die_before_the_first_step_or_after_the_last(
             kill(run, number % 2)
         code = run.ended()
         told = len(re.findall(r"^RankError: .* is gone: ", run.said(), re.MULTILINE))
-        assert told == 1 or read_run(out).status == "done", run.said()
+        assert told <= 1, run.said()
     print(f"{moment}, {number}: status {status}, {steps} steps logged, exit code {code}")
     assert code or read_run(out).status == "done"
     launched(2, *arguments, "--out", str(out))
