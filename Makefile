@@ -13,8 +13,9 @@ demo: $(VENV)/core
 paper: $(VENV)/ready
 	$(BIN)/python paper/make.py
 
+# A process a core, at most four, of one thread each; the tests of one file stay together.
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-fast: $(VENV)/ready
 	$(BIN)/python -m pytest -m "not model and not gpu and not families and not clients and not faults and not ranks and not paper"
