@@ -24,7 +24,7 @@ def require_fit(info: dict[str, Any], checkpoint: Checkpoint) -> None:
     unknown = left_over(info["unexpected_keys"], ())
     if not lacking and not unknown:
         return
-    parts = [_named(lacking, "not there, or of other sides")] if lacking else []
+    parts = [_named(lacking, "not there, or of another shape")] if lacking else []
     parts += [_named(unknown, "there, and no part of the model")] if unknown else []
     text = text_section(checkpoint.config)
     raise CheckpointError(
