@@ -37,7 +37,7 @@ test-faults: $(VENV)/ready
 soak: $(VENV)/ready
 	$(BIN)/python -W ignore -m tests.faults.soak --out build/soak
 
-# Runs of several processes that are killed and go on, checkpoints of a gigabyte: about ten minutes.
+# Runs of several processes that are killed and go on, checkpoints of a gigabyte: about a quarter of an hour.
 test-ranks: $(VENV)/ready
 	$(BIN)/python -m pytest -q -s tests/ranks -m "ranks or not ranks"
 
