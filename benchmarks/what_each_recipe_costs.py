@@ -1,15 +1,18 @@
-"""What each recipe takes of computing to reach the same perplexity, on the pilot lengthened four times by YaRN.
+"""What each recipe takes of computing to reach the same perplexity, on the pilot lengthened four times.
 
 Every recipe tunes the same checkpoint on the same corpus for `--steps` steps of 4,096 tokens. Perplexity at the target
-is measured on held-out modules after each tenth, quarter, half and whole of them, the passkey at the end. Leaves a
-picture (perplexity against floating point operations), a table and the figures in `--out`. There is no goal: it is a
-comparison of recipes, not of programs. What PoSE misses of full-length tuning's k_max is printed.
+is measured on held-out modules after a twentieth, a tenth, a quarter, half and the whole of them, the passkey at the end. Leaves a
+picture (perplexity against floating point operations) and the figures in `--out`. There is no goal: it is a
+comparison of recipes, not of programs. Printed: what each takes to the lowest perplexity that all of them reach, and what PoSE
+misses of full-length tuning's k_max.
 """
 
 import argparse
 import json
+import math
 import shutil
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +37,8 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 
 
-def tuned(extended: Path, out: Path, name: str, steps: int) -> Path:
-    folder = out / name.replace(" ", "-")
+def tuned(extended: Path, out: Path, name: str, steps: int, suffix: str = "") -> Path:
+    folder = out / (name.replace(" ", "-") + suffix)
     options = {"learning_rate": 1e-3} | ARMS[name]
     every = max(1, steps // 20)
     ropewalk.tune(
@@ -77,20 +80,39 @@ def flops(shape: Shape, arm: dict[str, Any]) -> float:
     return sum(tokens / length * work_of(shape, length, "none", adapter).total for length, tokens in halves)
 
 
-def measured(name: str, folder: Path, out: Path, steps: int) -> dict[str, Any]:
+def after(extended: Path, folder: Path, name: str, step: int, out: Path) -> Path:
+    """The checkpoint after so many steps: of a save; of an adapter, which saves hold apart from the weights, of a run of its own."""
+    if "adapter" in ARMS[name]:
+        return tuned(extended, out, name, step, f"-{step}")
+    return checkpoint_after(folder, step, out)
+
+
+def measured(name: str, extended: Path, out: Path, steps: int) -> dict[str, Any]:
+    folder = tuned(extended, out, name, steps)
     shape = shape_of(json.loads((folder / "config.json").read_text()))
     each = flops(shape, ARMS[name])
     whole, reach, found = perplexity(folder, out, passkey=True)
     points = [(steps, whole)]
-    if "adapter" not in ARMS[name]:
-        marks = sorted({max(1, steps // 20) * max(1, part) for part in (1, 2, 5, 10)})
-        for step in marks:
-            points.append((step, perplexity(checkpoint_after(folder, step, out), out, passkey=False)[0]))
+    for step in sorted({max(1, steps // 20) * part for part in (1, 2, 5, 10)} - {steps}):
+        points.append((step, perplexity(after(extended, folder, name, step, out), out, passkey=False)[0]))
     trained = trained_numbers(shape, ARMS[name].get("adapter", "full"))
     return {
         "recipe": name, "trained": trained, "k_max": reach, "keys_found": found,
         "points": [{"step": step, "flops": step * each, "perplexity": value} for step, value in sorted(points)],
     }  # fmt: skip
+
+
+def flops_to(level: float, points: list[tuple[float, float]]) -> float:
+    """Where a curve of (operations, perplexity) first comes down to `level`, between points by the logarithm of perplexity.
+
+    >>> flops_to(10.0, [(0.0, 40.0), (2e12, 20.0), (4e12, 5.0)])
+    3000000000000.0
+    """
+    for (done, above), (more, value) in pairwise(points):
+        if value <= level:
+            part = 0.0 if above <= level else math.log(above / level) / math.log(above / value)
+            return done + part * (more - done)
+    return math.inf
 
 
 def picture(arms: list[dict[str, Any]], start: float) -> str:
@@ -127,14 +149,20 @@ def main() -> int:
     print(f"{given.method}, untuned: {start:.2f} at {TARGET}, k_max {reach:g}, {found} keys", flush=True)
     arms = []
     for name in ARMS:
-        arms.append(measured(name, tuned(extended, given.out, name, given.steps), given.out, given.steps))
+        arms.append(measured(name, extended, given.out, given.steps))
         one = arms[-1]
         curve = ", ".join(f"{p['step']}: {p['perplexity']:.2f}" for p in one["points"])
         print(f"{name}: {one['points'][-1]['flops']:.2e} FLOPs, k_max {one['k_max']:g}, {one['keys_found']} keys; {curve}",
               flush=True)  # fmt: skip
+    level = max(min(point["perplexity"] for point in arm["points"]) for arm in arms)
+    for arm in arms:
+        arm["flops_to_level"] = flops_to(level, [(0.0, start), *((p["flops"], p["perplexity"]) for p in arm["points"])])
+        print(f"{arm['recipe']} to {level:.2f}: {arm['flops_to_level']:.2e} FLOPs")
     full, pose = arms[0], arms[1]
     print(f"PoSE misses {full['k_max'] - pose['k_max']:g} of full-length tuning's k_max of {full['k_max']:g}")
-    (given.out / "recipes.json").write_text(json.dumps({"untuned": start, "arms": arms}, indent=1))
+    (given.out / "recipes.json").write_text(
+        json.dumps({"base": base, "untuned": start, "level": level, "arms": arms}, indent=1)
+    )
     (given.out / "recipes.svg").write_text(picture(arms, start))
     return 0
 
