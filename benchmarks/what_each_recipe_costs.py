@@ -29,6 +29,7 @@ from ropewalk.reports.svg import log_ticks
 from ropewalk.train.state import saves
 
 TARGET, ORIGINAL, BATCH = 1024, 256, 4096
+TERA = 1e12
 ARMS: dict[str, dict[str, Any]] = {
     "full length": {"recipe": "paper"},
     "PoSE": {"recipe": "pose"},
@@ -116,13 +117,13 @@ def flops_to(level: float, points: list[tuple[float, float]]) -> float:
 
 
 def picture(arms: list[dict[str, Any]], start: float) -> str:
-    xs = [point["flops"] for arm in arms for point in arm["points"]]
+    xs = [point["flops"] / TERA for arm in arms for point in arm["points"]]
     ys = [point["perplexity"] for arm in arms for point in arm["points"]] + [start]
     lo, hi = min(xs) / 1.2, max(xs) * 1.1
-    x = Axis("floating point operations", lo, hi, True, tuple(log_ticks(lo, hi)))
+    x = Axis("floating point operations, 10^12", lo, hi, True, tuple(log_ticks(lo, hi)))
     y = Axis(f"perplexity at {TARGET} tokens", min(ys) / 1.03, max(ys) * 1.03, True, tuple(log_ticks(min(ys), max(ys))))
     lines = tuple(
-        Line(arm["recipe"], tint, tuple(Mark(p["flops"], p["perplexity"]) for p in arm["points"]))
+        Line(arm["recipe"], tint, tuple(Mark(p["flops"] / TERA, p["perplexity"]) for p in arm["points"]))
         for tint, arm in enumerate(arms)
     )
     summary = "Perplexity against computing. " + " ".join(
