@@ -117,13 +117,7 @@ def evaluate(
     require_outside(out, checkpoint.folder)
     windows = default_lengths(checkpoint.window.target) if lengths is None else tuple(sorted(set(lengths)))
     require_positions(checkpoint, windows)
-    questions = Questions(
-        tasks=tuple(tasks), lengths=windows, task_files=None if task_files is None else Path(task_files), limit=limit,
-        sampler=sampler, seed=seed,
-        perplexity=PerplexityPlan(
-            lengths=windows, stride=stride, also=tuple(also), windows_sampled=windows_sampled, seed=seed
-        ),
-    )  # fmt: skip
+    questions = _questions(given, windows)
     check(questions, given)
     require_shareable(tasks, sequence_parallel)
     if against is not None and Path(against).resolve() == out.resolve():
@@ -152,13 +146,9 @@ def evaluate(
         command="evaluate",
         given=given,
         resolved={
-            "subject": subject_of(checkpoint),
-            "tasks": tasks,
-            "lengths": list(windows),
-            "stride": stride,
+            **_resolved(questions, checkpoint),
             "documents": texts_of(scored),
             "tuned_on": overlap,
-            "weights": weights_of(checkpoint),
             "bos": "as the tokenizer adds it, once a document" if codec.bos else "none: the tokenizer adds none",
             "batch_tokens": scorer.batch_tokens,
             "engine": engine_in_words(scorer, ranks),
@@ -179,6 +169,28 @@ def evaluate(
         if base is not None:
             _compare(run, base.results, max_drop)
     return run
+
+
+def _questions(given: dict[str, Any], windows: tuple[int, ...]) -> Questions:
+    return Questions(
+        tasks=tuple(given["tasks"]), lengths=windows, limit=given["limit"], sampler=given["sampler"], seed=given["seed"],
+        task_files=None if given["task_files"] is None else Path(given["task_files"]),
+        perplexity=PerplexityPlan(
+            lengths=windows, stride=given["stride"], also=tuple(given["also"]),
+            windows_sampled=given["windows_sampled"], seed=given["seed"],
+        ),
+    )  # fmt: skip
+
+
+def _resolved(questions: Questions, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the record says of the questions and the model, apart from the texts and how they are read."""
+    return {
+        "subject": subject_of(checkpoint),
+        "tasks": list(questions.tasks),
+        "lengths": list(questions.lengths),
+        "stride": questions.perplexity.stride,
+        "weights": weights_of(checkpoint),
+    }
 
 
 def _base(folder: Path, questions: Questions) -> Run:

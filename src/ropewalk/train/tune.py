@@ -110,17 +110,7 @@ def tune(
     if ranks.most(finished is not None):
         return finished or read_run(out)
     checkpoint = open_checkpoint(model)
-    subject = subject_of(checkpoint)
-    chosen = resolved_recipe(
-        recipe, parameters=checkpoint.parameters, length=length, steps=steps, learning_rate=learning_rate,
-        batch_tokens=batch_tokens, window=Window(subject["original"], checkpoint.window.target), packing=packing,
-        pairs=pairs_of(recipe, data) if steps is None else None,
-    )  # fmt: skip
-    if chosen.length > checkpoint.window.target:
-        raise DataError(
-            f"--length is {chosen.length}, beyond the model's window of {checkpoint.window.target} tokens.\n"
-            "  Extend the checkpoint first: ropewalk extend MODEL --to N --out DIR."
-        )
+    chosen = _chosen_recipe(given, checkpoint, data)
     compute = chosen_dtype(dtype, target_device)
     ranks = ranks.over(
         chosen_layout(sequence_parallel, ranks, checkpoint, chosen, to_train.name, compute, target_device)
@@ -144,9 +134,7 @@ def tune(
         )  # fmt: skip
         trainer.resume()
         _tell_engine(run, trainer, progress)
-        if not trainer.fits:
-            progress.warn("by forecast a step does not fit the memory that is free: see `ropewalk plan`.")
-        for warning in warnings_of(rows, read, chosen, subject["method"]):
+        for warning in warnings_of(rows, read, chosen, run.resolved["subject"]["method"]):
             progress.warn(warning)
         told = trackers if ranks.is_first else []
         with tracking(told, out, given | run.resolved, done=trainer.step, logged=trainer.logged) as tracker:
@@ -162,12 +150,31 @@ def tune(
     return run
 
 
+def _chosen_recipe(given: dict[str, Any], checkpoint: Checkpoint, data: Sequence[str | Path]) -> Recipe:
+    """The recipe with what was given in place of its own. Raises DataError for rows that the model's window does not hold."""
+    window = checkpoint.window.target
+    chosen = resolved_recipe(
+        given["recipe"], parameters=checkpoint.parameters, length=given["length"], steps=given["steps"],
+        learning_rate=given["learning_rate"], batch_tokens=given["batch_tokens"],
+        window=Window(subject_of(checkpoint)["original"], window), packing=given["packing"],
+        pairs=pairs_of(given["recipe"], data) if given["steps"] is None else None,
+    )  # fmt: skip
+    if chosen.length > window:
+        raise DataError(
+            f"--length is {chosen.length}, beyond the model's window of {window} tokens.\n"
+            "  Extend the checkpoint first: ropewalk extend MODEL --to N --out DIR."
+        )
+    return chosen
+
+
 def _tell_engine(run: Run, trainer: Trainer, progress: Progress) -> None:
     run.resolved["engine"] = trainer.engine.described()
     if trainer.ranks.line is not None:
         run.resolved["layout"] = {"data": trainer.ranks.layout.data, "sequence": trainer.ranks.layout.sequence}
         progress.note(trainer.ranks.layout.in_words())
     progress.note(trainer.engine.described())
+    if not trainer.fits:
+        progress.warn("by forecast a step does not fit the memory that is free: see `ropewalk plan`.")
 
 
 def _record(
