@@ -49,12 +49,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Other:
-    """Another model's grid: its size, and its lines that are shared with this one."""
+    """Another model's grid: its size, its lines that are shared with this one, and keys it found in its own window, of how many."""
 
     parameters: int
     window: int
     steps: int
     rows: Sequence[Row]
+    own: tuple[int, int] | None
 
 
 def size(parameters: int) -> str:
@@ -71,8 +72,9 @@ def other_of(path: Path) -> Other:
     try:
         facts = state_of(path, option="--beside")["facts"]
         rows = [_row(told, facts["parameters"]) for told in facts["rows"] if told["factor"] in SHARED]
-        return Other(facts["parameters"], facts["window"], facts["steps"], rows)
-    except (KeyError, TypeError):
+        own = facts["own"] and (facts["own"][0], facts["own"][1])
+        return Other(facts["parameters"], facts["window"], facts["steps"], rows, own)
+    except (KeyError, TypeError, IndexError):
         raise RecordError(
             f"{path} has no grid of another model.\n"
             "  Expected the direct.json that paper/direct.py leaves in its --out, with parameters, window, steps and rows.\n"

@@ -130,10 +130,12 @@ def test_another_model_s_grid_stands_beside_by_its_size(script, tmp_path: Path) 
         "steps": 120,
         "parameters": 541_000,
         "window": 256,
+        "own": [180, 200],
     }
     path = tmp_path / "direct.json"
     write_json(path, {"name": "direct", "tables": [], "facts": facts})
     other = grid.other_of(path)
+    assert other.own == (180, 200)
     assert [row.line for row in other.rows] == [f"{m}, to 1024, 0.541 M" for m in ("direct", "direct", "PI", "PI")]
     mine = grid_rows(script, [("direct, to 1024", "direct", 1e-3, 30), ("PI, to 1024", "pi", 1e-3, 60)])
     assert grid.against(mine, 1_967_808, other) == (
