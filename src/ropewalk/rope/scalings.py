@@ -88,7 +88,7 @@ class Yarn:
 
     The ramp runs over the pair index between the pairs that turn `beta_fast` and `beta_slow` times in the original
     window, as in YaRN's code and in transformers; the paper's eq. 18 ramps over the turns themselves, which gives
-    frequencies that differ by up to 43 %. `truncate` rounds both ends outwards.
+    frequencies that differ by up to 43 % at a stretch of four. `truncate` rounds both ends outwards.
     `attention_factor` None means 0.1 ln(factor) + 1, or the ratio of that with `mscale` and `mscale_all_dim`.
     """
 
