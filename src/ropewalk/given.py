@@ -38,6 +38,16 @@ def require_steps(steps: int) -> None:
         )
 
 
+def require_saving(every: int, keep: int) -> None:
+    """Raises DataError for saves that never come, or of which fewer than none stay."""
+    if every < 1 or keep < 0:
+        raise DataError(
+            f"--save-every is {every} and --keep-saves {keep}.\n"
+            "  Expected a whole number of steps from 1, and how many saves stay, from 0: none once the run is done.\n"
+            "  Leave them out for a save every 100 steps, of which the newest stays."
+        )
+
+
 def require_budget(budget: int | None) -> None:
     """Raises DataError for a memory budget that holds nothing; None leaves it to what is free."""
     if budget is not None and budget < 1:

@@ -3,16 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from ropewalk.checkpoint.folder import Checkpoint
 from ropewalk.checkpoint.output import folder_status
 from ropewalk.errors import DataError
 from ropewalk.record import Run, read_run
-
-
-def weights_of(checkpoint: Checkpoint) -> list[dict[str, Any]]:
-    """What tells these weight files from others, at no cost: name, size, time of change."""
-    stats = [(name, (checkpoint.folder / name).stat()) for name in checkpoint.weight_files]
-    return [{"name": name, "bytes": stat.st_size, "changed_ns": stat.st_mtime_ns} for name, stat in stats]
 
 
 def begun_in(out: Path, inputs: list[dict[str, Any]]) -> Run | None:

@@ -131,3 +131,9 @@ def texts_of(scored: Sequence[ScoredDocument]) -> list[dict[str, Any]]:
         }
         for document in scored
     ]
+
+
+def texts_sha256(scored: Sequence[ScoredDocument], files: Sequence[dict[str, Any]]) -> str:
+    """One digest of the documents as they are scored, and of the task files that are read."""
+    parts = [text["sha256"] for text in texts_of(scored)] + [str(file["sha256"]) for file in files]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()

@@ -8,8 +8,9 @@ from ropewalk.checkpoint.folder import Checkpoint, open_checkpoint
 from ropewalk.checkpoint.output import finished_run, make_folder, require_outside
 from ropewalk.checkpoint.subject import subject_of
 from ropewalk.checkpoint.trained_on import trained_on
+from ropewalk.checkpoint.weights import weights_of
 from ropewalk.errors import DataError
-from ropewalk.evals.begun import begun_in, require_same, weights_of
+from ropewalk.evals.begun import begun_in, require_same
 from ropewalk.evals.changes import changes, failed_gate
 from ropewalk.evals.documents import (
     ScoredDocument,
@@ -17,6 +18,7 @@ from ropewalk.evals.documents import (
     require_unread,
     scored_documents,
     texts_of,
+    texts_sha256,
     trained_among,
 )
 from ropewalk.evals.opening import engine_in_words, layout_for_record, opened, require_shareable
@@ -37,6 +39,7 @@ from ropewalk.evals.questions import (
 from ropewalk.evals.task_files import task_names
 from ropewalk.evals.windows import PAPER_STRIDE
 from ropewalk.given import require_budget, require_seed, several
+from ropewalk.model.agreement import require_same_texts
 from ropewalk.model.load import chosen_device, describe_device, load_codec
 from ropewalk.model.ranks import WORK, Layout, joined, recorded
 from ropewalk.pilot.corpus import PILOT
@@ -129,7 +132,9 @@ def evaluate(
         max_tokens=max_tokens, seed=seed,
     )  # fmt: skip
     scored, inputs = scored_documents(codec, selection, progress) if "perplexity" in tasks else ([], [])
-    inputs += task_inputs(questions)
+    files = task_inputs(questions)
+    require_same_texts(ranks, texts_sha256(scored, files))
+    inputs += files
     digests = trained_on(checkpoint.folder)
     overlap = trained_among(scored, asked_reports(questions) if digests else [], digests)
     if not allow_overlap:

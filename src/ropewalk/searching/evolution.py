@@ -50,6 +50,10 @@ class Space:
         temperature = round(float(np.clip(attention_factor, 1.0, MOST_TEMPERATURE)), 4)
         return Candidate(tuple(in_steps.tolist()), temperature)
 
+    def starts(self) -> list[Candidate]:
+        """The known ones as the space has them; two of them may be the same there."""
+        return [self.settled(np.array(one.factors), one.attention_factor) for one in self.known]
+
 
 class Evolution:
     """Proposes candidates one after the other; `tell` it the loss of each before the next is asked for."""
@@ -62,7 +66,7 @@ class Evolution:
 
     def candidates(self) -> Iterator[Candidate]:
         """As many new candidates as the budget has."""
-        waiting = [self.space.settled(np.array(one.factors), one.attention_factor) for one in self.space.known]
+        waiting = self.space.starts()
         while len(self.losses) < self.budget:
             candidate = waiting.pop(0) if waiting else self._child()
             if candidate not in self.losses:

@@ -8,8 +8,9 @@ from typing import Any
 from ropewalk.checkpoint.folder import open_checkpoint
 from ropewalk.checkpoint.output import finished_run, make_folder, require_outside
 from ropewalk.checkpoint.subject import subject_of
+from ropewalk.checkpoint.weights import weights_of
 from ropewalk.errors import DataError, RopeError
-from ropewalk.evals.begun import begun_in, require_same, weights_of
+from ropewalk.evals.begun import begun_in, require_same
 from ropewalk.evals.pieces import Pieces
 from ropewalk.given import require_seed, several
 from ropewalk.model.load import describe_device, load_model
@@ -45,8 +46,8 @@ def search(
     """Searches one divisor a pair and an attention factor for `model` at `to` tokens; leaves them in the new folder `out`.
 
     `budget` candidates are tried, each on `windows` documents of `to` tokens of `data` ("pilot": the built-in corpus for
-    tuning). PI, NTK and YaRN are among them, so that the result is no worse than they are on these texts; measure it on
-    others. `out/factors.json` is what `extend --method longrope --option factors=@...` takes, and the record has the
+    tuning). PI, NTK and YaRN, rounded to a hundredth, are among them, so that the result is no worse than they are on
+    these texts; measure it on others. `out/factors.json` is what `extend --method longrope --option factors=@...` takes, and the record has the
     attention factor that goes with it. Every loss is kept as it is found, and `resume` goes on from there to the same
     result. Raises RopewalkError for what the caller can mend.
 
@@ -128,14 +129,14 @@ def _conclude(run: Run, out: Path, evolution: Evolution, space: Space, names: Se
     """Writes the factors, and puts what was found into the record."""
     best = evolution.best()[0]
     write_json(out / FACTORS, list(best.factors))
-    losses = list(evolution.losses.values())
     run.resolved |= {
         "factors": list(best.factors),
         "attention_factor": best.attention_factor,
-        "best_after": falls(losses),
+        "best_after": falls(list(evolution.losses.values())),
         "extend_with": f"--method longrope --option factors=@{out / FACTORS} --option attention_factor={best.attention_factor}",
     }
-    found = {name: losses[place] for place, name in enumerate(names)} | {"searched": evolution.losses[best]}
+    found = {name: evolution.losses[start] for name, start in zip(names, space.starts(), strict=True)}
+    found["searched"] = evolution.losses[best]
     run.results = [
         EvalResult(
             name=f"search/{name}",

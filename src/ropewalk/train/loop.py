@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ropewalk.errors import CheckpointError, DataError
+from ropewalk.model.agreement import require_agreement
 from ropewalk.model.engine import Engine, Lean, Stock, lean_engine
 from ropewalk.model.head import BodyAndHead
 from ropewalk.model.ranked import ranked_engine
@@ -17,7 +18,6 @@ from ropewalk.model.ranks import ALONE, Ranks, lost_rank
 from ropewalk.model.sharding import Sharded, whole
 from ropewalk.planning.shapes import Shape, shape_of
 from ropewalk.progress import Progress
-from ropewalk.train.agreement import require_agreement
 from ropewalk.train.batches import batches, counted, idle_batch
 from ropewalk.train.interrupts import Interrupted, noticing_interrupts
 from ropewalk.train.layout import free_for_each
@@ -28,7 +28,7 @@ from ropewalk.train.recompute import SPARE, checkpointed, chosen_keeps, load_of
 from ropewalk.train.rows import Rows
 from ropewalk.train.sharded_state import load_sharded, save_sharded
 from ropewalk.train.soundness import is_sound, require_finite_weights, unsound
-from ropewalk.train.state import SavedState, load_state, save_state, saves
+from ropewalk.train.state import SavedState, load_state, require_readable, save_state, saves
 from ropewalk.train.trackers import Tracker, no_tracker
 
 MICRO_TOKENS = 8_192  # tokens of one forward and backward pass, unless a sequence is longer
@@ -79,6 +79,7 @@ class Trainer:
         self.targets: list[int] = []
         self.fits = True
         self._fingerprint = rows.digest()
+        require_readable(folder)
         newest = self._newest_save()
         require_agreement(ranks, folder, -1 if newest is None else newest.step, self._fingerprint)
         if keeps is None and newest is not None and newest.layout == (ranks.layout.data, ranks.layout.sequence):

@@ -77,8 +77,10 @@ def save_state(
 
 def remove_saves(run_folder: Path, keep: int) -> None:
     """Removes all but the newest `keep` saves, and what is left of saves that were never whole."""
-    for folder in _folders(run_folder)[: -keep or None]:
-        remove_folder(folder)
+    kept = [saved.folder for saved in saves(run_folder)[-keep:]] if keep else []
+    for folder in _folders(run_folder):
+        if folder not in kept:
+            remove_folder(folder)
     remove_unfinished(run_folder / SAVES)
     if not keep:
         remove_folder(run_folder / SAVES)
@@ -127,6 +129,18 @@ def _folders(run_folder: Path) -> list[Path]:
     """Oldest first."""
     named = [(_NAME.fullmatch(folder.name), folder) for folder in (run_folder / SAVES).glob("step-*")]
     return [folder for _, folder in sorted((int(name[1]), folder) for name, folder in named if name)]
+
+
+def require_readable(run_folder: Path) -> None:
+    """Raises CheckpointError where the newest save does not say what it holds: going on from one before would lose its steps."""
+    folders, whole = _folders(run_folder), saves(run_folder)
+    if folders and (not whole or whole[-1].folder != folders[-1]):
+        before = f"step {whole[-1].step}" if whole else "the beginning"
+        raise CheckpointError(
+            f"the save {folders[-1]} cannot be read: its state.json is missing or damaged.\n"
+            f"  Without it the run would go on from {before}.\n"
+            "  Put it back; or remove the save and --resume."
+        )
 
 
 def load_state(saved: SavedState, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -1,15 +1,17 @@
 """`ropewalk tune`: fine-tune a checkpoint at its window; the output folder is itself the tuned checkpoint."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.folder import Checkpoint, open_checkpoint
-from ropewalk.checkpoint.output import finished_run, make_folder, require_outside
+from ropewalk.checkpoint.output import finished_run, folder_status, make_folder, require_outside
 from ropewalk.checkpoint.subject import subject_of
 from ropewalk.checkpoint.trained_on import write_trained_on
+from ropewalk.checkpoint.weights import weights_of
 from ropewalk.errors import DataError
-from ropewalk.given import require_budget, require_seed, several
+from ropewalk.given import require_budget, require_saving, require_seed, several
 from ropewalk.model.adapters import FULL, attached, chosen_adapter
 from ropewalk.model.load import chosen_device, chosen_dtype, describe_device, load_model
 from ropewalk.model.ranked import divided, load_hollow
@@ -93,6 +95,7 @@ def tune(
     lora_targets = None if lora_targets is None else several(lora_targets)
     require_seed(seed)
     require_budget(memory_budget)
+    require_saving(save_every, keep_saves)
     trackers = known_trackers(track)
     to_train = chosen_adapter(adapter, rank=lora_rank, alpha=lora_alpha, targets=lora_targets, merge=merge)
     given: dict[str, Any] = {
@@ -108,6 +111,8 @@ def tune(
     progress = progress if ranks.is_first else silent
     finished = ranks.first(lambda: finished_run(out, "tune", given, resume=resume))
     if ranks.most(finished is not None):
+        if not keep_saves:  # a kill may have come between the record and this
+            ranks.first(lambda: remove_saves(out, 0))
         return finished or read_run(out)
     checkpoint = open_checkpoint(model)
     chosen = _chosen_recipe(given, checkpoint, data)
@@ -126,6 +131,7 @@ def tune(
     ranks.first(lambda: make_folder(out))
     run = _record(given, checkpoint, chosen, rows, read, describe_device(target_device, compute), seed)
     run.resolved |= trained.for_record()
+    ranks.first(lambda: _require_same_base(run, out))
     with recorded(run, out, ranks):
         ranks.first(lambda: write_trained_on(out, read.digests, checkpoint.folder))
         trainer = Trainer(
@@ -167,6 +173,23 @@ def _chosen_recipe(given: dict[str, Any], checkpoint: Checkpoint, data: Sequence
     return chosen
 
 
+def _require_same_base(run: Run, out: Path) -> None:
+    """Raises DataError where `out` was begun from a checkpoint with other weights or another rotation at the same path."""
+    if folder_status(out) in (None, "empty"):
+        return
+    begun = read_run(out)
+    for what, before, now in (
+        ("weights", begun.resolved.get("base"), run.resolved["base"]),
+        ("rotation", begun.ropes.get("before"), run.ropes["before"]),
+    ):
+        if before != json.loads(json.dumps(now)):
+            raise DataError(
+                f"the {what} of {run.given['model']} is not what {out} was begun with.\n"
+                "  Its saves hold what was trained of that checkpoint; going on from another would make neither.\n"
+                "  Give the model as it was, or another --out."
+            )
+
+
 def _tell_engine(run: Run, trainer: Trainer, progress: Progress) -> None:
     run.resolved["engine"] = trainer.engine.described()
     if trainer.ranks.line is not None:
@@ -198,6 +221,7 @@ def _record(
         given=given,
         resolved={
             "subject": subject,
+            "base": weights_of(checkpoint),
             "recipe": recipe.name,
             "steps": recipe.steps,
             "length": recipe.length,

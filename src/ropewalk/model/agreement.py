@@ -14,13 +14,7 @@ def require_agreement(ranks: Ranks, folder: Path, newest: int, rows_sha256: str)
     `newest` is the step of this rank's, -1 where it found none; `rows_sha256` the digest of its rows. Every rank must
     call this.
     """
-    rows = int(rows_sha256[:DIGITS], 16)
-    if ranks.least(rows) != ranks.most(rows):
-        raise RankError(
-            "the ranks of this run have not read the same texts.\n"
-            "  Each takes its rows of a step from the same texts in the same order.\n"
-            "  Give --data that is alike on all machines."
-        )
+    require_same_texts(ranks, rows_sha256)
     oldest, latest = int(ranks.least(newest)), int(ranks.most(newest))
     if oldest != latest:
         raise RankError(
@@ -28,6 +22,17 @@ def require_agreement(ranks: Ranks, folder: Path, newest: int, rows_sha256: str)
             f"{_in_words(latest)}.\n"
             "  All go on from the same save, in a folder on a disk that all machines share.\n"
             "  Give such an --out, then go on with --resume."
+        )
+
+
+def require_same_texts(ranks: Ranks, sha256: str) -> None:
+    """Raises RankError, on all ranks alike, where their texts have other digests. Every rank must call this."""
+    texts = int(sha256[:DIGITS], 16)
+    if ranks.least(texts) != ranks.most(texts):
+        raise RankError(
+            "the ranks of this run have not read the same texts.\n"
+            "  Each takes its share of the work from the same texts in the same order.\n"
+            "  Give texts that are alike on all machines."
         )
 
 
