@@ -82,6 +82,16 @@ def test_the_known_methods_come_first_and_the_result_is_never_worse() -> None:
         space_of(interpolate(rope, 128), 256)
 
 
+def test_where_two_known_methods_are_one_candidate_the_third_is_still_itself() -> None:
+    """So near to the window PI and NTK differ by less than a step of the space."""
+    rope = ropewalk.RopeSpec(theta=10000.0, rotary_dim=16, window=ropewalk.Window(256, 256))
+    space, _ = space_of(rope, 257)
+    pi, ntk, yarn = space.starts()
+    assert pi == ntk != yarn
+    evolution = evolved(lambda candidate: candidate.attention_factor, 20, known=space.known)
+    assert list(evolution.losses)[:2] == [pi, yarn]
+
+
 def test_a_candidate_is_judged_as_the_extended_checkpoint_is(tiny_llama: Path, tmp_path: Path) -> None:
     """The loss with numbers put into the buffer is that of a folder that says them, loaded by stock transformers."""
     from transformers import AutoModelForCausalLM

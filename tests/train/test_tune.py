@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -264,10 +265,77 @@ def test_resuming_with_other_arguments_or_texts_is_refused(
         tune(extended, out=tmp_path / "a", data=[copy], steps=4, save_every=1, resume=True)
 
 
+def stopped_at_three(monkeypatch: pytest.MonkeyPatch, model: Path, out: Path, **given: object) -> None:
+    """A run of four steps with a save after each, killed before its last."""
+    one_step = Trainer._one_step
+
+    def at_three(self: Trainer) -> dict[str, float]:
+        if self.step == 3:
+            raise Killed
+        return one_step(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_one_step", at_three)
+        with pytest.raises(Killed):
+            tune(model, out=out, steps=4, save_every=1, **given)
+
+
+@pytest.mark.parametrize("changed", ["weights", "rotation"])
+def test_another_checkpoint_at_the_same_path_is_not_gone_on_from(
+    changed: str, tiny_llama: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What saves hold of LoRA would be laid over other weights, and what they hold of all weights turned otherwise."""
+    model, out, given = tmp_path / "long", tmp_path / "out", {"data": [text], "adapter": "lora"}
+    extend(tiny_llama, to=128, out=model)
+    stopped_at_three(monkeypatch, model, out, **given)
+    before = (out / "run.json").read_bytes()
+    kept = shutil.copytree(model, tmp_path / "kept")
+    shutil.rmtree(model)
+    if changed == "rotation":
+        extend(tiny_llama, to=128, out=model, method="yarn")
+    else:
+        shutil.copytree(kept, model)
+        flipped = bytearray((model / "model.safetensors").read_bytes())
+        flipped[-1] ^= 1
+        (model / "model.safetensors").write_bytes(flipped)
+    with pytest.raises(DataError, match=f"the {changed} of .* is not what .* was begun with"):
+        tune(model, out=out, steps=4, save_every=1, resume=True, **given)
+    assert (out / "run.json").read_bytes() == before
+    shutil.rmtree(model)
+    shutil.copytree(kept, model, copy_function=shutil.copy)  # copied anew, later: the same checkpoint
+    assert tune(model, out=out, steps=4, save_every=1, resume=True, **given).status == "done"
+
+
+def test_a_newest_save_that_does_not_say_what_it_holds_is_not_passed_over(
+    extended: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_at_three(monkeypatch, extended, tmp_path / "out", data=[text], keep_saves=2)
+    newest = tmp_path / "out" / "saves" / "step-000003"
+    state = (newest / "state.json").read_bytes()
+    (newest / "state.json").write_bytes(state[:20])
+    again = {"data": [text], "steps": 4, "save_every": 1, "keep_saves": 2, "resume": True}
+    with pytest.raises(CheckpointError, match=r"step-000003 cannot be read.*\n.*go on from step 2"):
+        tune(extended, out=tmp_path / "out", **again)
+    (newest / "state.json").write_bytes(state)
+    assert tune(extended, out=tmp_path / "out", **again).status == "done"
+
+
+def test_saves_that_a_kill_left_after_the_end_are_removed_where_none_are_to_stay(
+    extended: Path, text: Path, tmp_path: Path
+) -> None:
+    given = {"data": [text], "steps": 2, "out": tmp_path / "out"}
+    tune(extended, save_every=1, **given)
+    assert (tmp_path / "out" / "saves").exists()
+    tune(extended, save_every=1, keep_saves=0, resume=True, **given)
+    assert not (tmp_path / "out" / "saves").exists()
+
+
 def test_what_cannot_be_tuned_is_refused_before_any_work(extended: Path, text: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for options, error, says in (
         ({"length": 256}, DataError, "beyond the model's window of 128"),
+        ({"save_every": 0}, DataError, "--save-every is 0"),
+        ({"keep_saves": -1}, DataError, "--keep-saves -1"),
         ({"adapter": "lorra"}, DataError, "unknown adapter"),
         ({"dtype": "float99"}, CheckpointError, "unknown dtype"),
         ({"device": "cuda:77"}, CheckpointError, "no device 'cuda:77'"),
